@@ -1,0 +1,225 @@
+"""Every setting of a run, one frozen dataclass per concern, to and from JSON (standard library only).
+
+A field's `help` is its documentation and the help text of its command-line option; `choices` are the values it takes.
+"""
+
+from __future__ import annotations
+
+import types
+from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass, replace
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from fer_nas.errors import InputError
+
+T = TypeVar("T")
+
+
+def _f(default: Any, help: str, choices: tuple[str, ...] = (), low: float | None = None) -> Any:
+    return field(default=default, metadata={"help": help, "choices": choices, "low": low})
+
+
+@dataclass(frozen=True, kw_only=True)
+class DataConfig:
+    """What is learned from."""
+
+    data: str = _f("drawn", "Data set: a path (zip, csv, folder), or 'drawn' for the generated faces.")
+    dataset: str | None = _f(None, "Force the format instead of recognizing it; see `fer-nas data --help`.")
+    labels: str = _f("fer2013", "FER2013's official labels, or the FER+ votes.", ("fer2013", "ferplus"))
+    votes: str | None = _f(None, "FER+ vote file; found beside the images where not given.")
+    image_size: int | None = _f(None, "Resize images to this many pixels; their own size where not given.", low=8)
+    contempt: str = _f("drop", "CK+: leave contempt out, or keep it as an eighth class.", ("drop", "keep"))
+    folds: int = _f(10, "Folds over subjects where the data set has subjects and no official split.", low=2)
+    fold: int = _f(0, "Which fold is the test set; the next one validates.", low=0)
+    limit: int | None = _f(None, "Use at most this many training images, drawn by the seed.", low=2)
+
+
+@dataclass(frozen=True, kw_only=True)
+class AugmentConfig:
+    """Random changes of training images; 0 turns one off."""
+
+    flip: bool = _f(True, "Mirror half of the images.")
+    shift: float = _f(0.08, "Largest shift, as a share of the side.", low=0)
+    rotate: float = _f(10.0, "Largest rotation in degrees.", low=0)
+    scale: float = _f(0.1, "Largest zoom in or out, as a share.", low=0)
+    brightness: float = _f(0.2, "Largest change of brightness, as a share of the range.", low=0)
+    contrast: float = _f(0.2, "Largest change of contrast, as a share.", low=0)
+    erase: float = _f(0.0, "Share of images of which a random rectangle is blanked (random erasing).", low=0)
+    cutout: int = _f(0, "Side in pixels of a blanked square (cutout).", low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkConfig:
+    """The skeleton that cells are stacked into."""
+
+    channels: int = _f(16, "Channels of the first cells (C).", low=1)
+    layers: int = _f(8, "Number of cells; reductions stand at 1/3 and 2/3.", low=1)
+    stem: str = _f(
+        "auto",
+        "Stem: cifar (stride 1), stride2, or imagenet (stride 8 in three steps); auto by image size: "
+        "cifar up to 40, stride2 up to 112, imagenet above.",
+        ("auto", "cifar", "stride2", "imagenet"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
+class RunConfig:
+    """Where and how a long command runs."""
+
+    epochs: int = _f(50, "Epochs.", low=1)
+    batch_size: int = _f(64, "Images a step.", low=1)
+    seed: int = _f(0, "Seed of everything random.")
+    device: str = _f("auto", "auto, cpu, cuda or cuda:N; a GPU that is asked for and not there is an error.")
+    threads: int | None = _f(None, "CPU threads; torch's own choice where not given.", low=1)
+
+
+@dataclass(frozen=True, kw_only=True)
+class WeightsConfig:
+    """The optimizer of the weights: SGD with a cosine schedule."""
+
+    learning_rate: float = _f(0.025, "First learning rate of the weights.", low=0)
+    learning_rate_min: float = _f(0.001, "Last learning rate of the weights.", low=0)
+    momentum: float = _f(0.9, "Momentum of the weights' SGD.", low=0)
+    weight_decay: float = _f(3e-4, "Weight decay of the weights.", low=0)
+    gradient_clip: float = _f(5.0, "Largest norm of the weights' gradient.", low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class ArchConfig:
+    """The optimizer of the architecture parameters λ: Adam, betas (0.5, 0.999)."""
+
+    method: str = _f("darts-1st", "How λ's gradient is estimated.", ("darts-1st", "darts-2nd"))
+    space: str = _f("darts", "Search space; see docs/architecture.md.", ("darts", "fer"))
+    arch_learning_rate: float = _f(3e-4, "Learning rate of λ.", low=0)
+    arch_weight_decay: float = _f(1e-3, "Weight decay of λ.", low=0)
+    warmup_epochs: int = _f(0, "First epochs in which λ is frozen.", low=0)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SearchConfig:
+    """`fer-nas search`: the defaults are the published settings (Liu et al. 2019), preset `paper`."""
+
+    run: RunConfig = RunConfig()
+    data: DataConfig = DataConfig()
+    network: NetworkConfig = NetworkConfig()
+    arch: ArchConfig = ArchConfig()
+    weights: WeightsConfig = WeightsConfig()
+    augment: AugmentConfig = AugmentConfig()
+
+
+@dataclass(frozen=True, kw_only=True)
+class RecipeConfig:
+    """How a derived network is regularized and averaged."""
+
+    learning_rate_min: float = _f(0.0, "Last learning rate.", low=0)
+    warmup_epochs: int = _f(0, "Epochs over which the learning rate rises from zero.", low=0)
+    label_smoothing: float = _f(0.0, "Label smoothing.", low=0)
+    drop_path: float = _f(0.2, "Drop-path probability at the last epoch, rising linearly from 0.", low=0)
+    dropout: float = _f(0.0, "Dropout before the classifier.", low=0)
+    auxiliary: bool = _f(False, "Add the auxiliary head at 2/3 of the depth.")
+    auxiliary_weight: float = _f(0.4, "Weight of the auxiliary head's loss.", low=0)
+    ema: float = _f(0.0, "Decay of the moving average of the weights, a step; 0 turns it off.", low=0)
+    mixed_precision: bool = _f(True, "Mixed precision on CUDA.")
+    initialize_from: str | None = _f(None, "Start from the best weights of this training run (fine-tuning).")
+
+
+@dataclass(frozen=True, kw_only=True)
+class TrainConfig:
+    """`fer-nas train`: the defaults are the published evaluation settings, preset `paper`."""
+
+    run: RunConfig = RunConfig(epochs=600, batch_size=96)
+    data: DataConfig = DataConfig()
+    network: NetworkConfig = NetworkConfig(channels=36, layers=20)
+    learning_rate: float = _f(0.025, "First learning rate.", low=0)
+    momentum: float = _f(0.9, "Momentum.", low=0)
+    nesterov: bool = _f(False, "Nesterov momentum.")
+    weight_decay: float = _f(3e-4, "Weight decay.", low=0)
+    gradient_clip: float = _f(5.0, "Largest norm of the gradient.", low=0)
+    recipe: RecipeConfig = RecipeConfig(auxiliary=True)
+    augment: AugmentConfig = AugmentConfig()
+
+
+_TINY_AUGMENT = {"rotate": 5.0, "shift": 0.04, "scale": 0.05}
+SEARCH_PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {},
+    "cpu": {"epochs": 8, "channels": 8, "layers": 5, "batch_size": 64, "limit": 6000, "arch_learning_rate": 3e-3},
+    "tiny": {"epochs": 3, "channels": 4, "layers": 3, "batch_size": 32, "limit": 700, "arch_learning_rate": 1e-2,
+             "learning_rate": 0.1, **_TINY_AUGMENT},
+}  # fmt: skip
+TRAIN_PRESETS: dict[str, dict[str, Any]] = {
+    "paper": {"cutout": 16, "shift": 0.125, "rotate": 0.0, "scale": 0.0, "brightness": 0.0, "contrast": 0.0},
+    "cpu": {"epochs": 40, "channels": 16, "layers": 6, "batch_size": 64, "learning_rate": 0.1, "auxiliary": False,
+            "drop_path": 0.0, "ema": 0.999, "nesterov": True, "warmup_epochs": 1, "weight_decay": 5e-4},
+    "tiny": {"epochs": 6, "channels": 8, "layers": 3, "batch_size": 32, "learning_rate": 0.1, "auxiliary": False,
+             "drop_path": 0.0, "ema": 0.98, "nesterov": True, **_TINY_AUGMENT},
+}  # fmt: skip
+
+
+def flat_fields(config: type) -> dict[str, tuple[tuple[str, ...], Field[Any], Any]]:
+    """Option name → (path into the nested configuration, field, type) for every leaf field of `config`."""
+    found: dict[str, tuple[tuple[str, ...], Field[Any], Any]] = {}
+    hints = get_type_hints(config)
+    for item in fields(config):
+        kind = hints[item.name]
+        if is_dataclass(kind):
+            for name, (path, leaf, leaf_kind) in flat_fields(kind).items():
+                assert name not in found, f"two options called {name}"
+                found[name] = ((item.name, *path), leaf, leaf_kind)
+        else:
+            assert item.name not in found, f"two options called {item.name}"
+            found[item.name] = ((item.name,), item, kind)
+    return found
+
+
+def _check(name: str, leaf: Field[Any], value: Any) -> None:
+    option = "--" + name.replace("_", "-")
+    choices, low = leaf.metadata["choices"], leaf.metadata["low"]
+    if choices and value not in choices:
+        raise InputError(f"{option} is {value!r}; choose from {', '.join(choices)}")
+    if low is not None and value is not None and not value >= low:
+        raise InputError(f"{option} is {value}; it must be at least {low:g}")
+
+
+def override(config: T, values: dict[str, Any]) -> T:
+    """`config` with the leaf fields of `values` (flat names) replaced and checked."""
+    known = flat_fields(type(config))  # type: ignore[arg-type]
+    for name, value in values.items():
+        if name not in known:
+            raise InputError(f"unknown setting {name!r}; known: {', '.join(sorted(known))}")
+        path, leaf, _ = known[name]
+        _check(name, leaf, value)
+        config = _replaced(config, path, value)
+    return config
+
+
+def _replaced(config: Any, path: tuple[str, ...], value: Any) -> Any:
+    head, *rest = path
+    return replace(config, **{head: _replaced(getattr(config, head), tuple(rest), value) if rest else value})
+
+
+def build(config: type[T], presets: dict[str, dict[str, Any]], preset: str, values: dict[str, Any]) -> T:
+    """The configuration of `preset` with single overrides."""
+    if preset not in presets:
+        raise InputError(f"--preset is {preset!r}; choose from {', '.join(presets)}")
+    return override(config(), presets[preset] | values)
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    return asdict(config)
+
+
+def from_dict(config: type[T], value: dict[str, Any], where: str = "config.json") -> T:
+    """A configuration read back; an unknown or missing field is an InputError."""
+    hints = get_type_hints(config)
+    names = {item.name for item in fields(config)}  # type: ignore[arg-type]
+    if not isinstance(value, dict) or set(value) != names:
+        odd = sorted(set(value) ^ names) if isinstance(value, dict) else [type(value).__name__]
+        raise InputError(f"{where}: does not fit this version's {config.__name__}: {', '.join(odd)}")
+    made = {name: from_dict(hints[name], item, where) if is_dataclass(hints[name]) else item for name, item in value.items()}
+    return config(**made)
+
+
+def option_type(kind: Any) -> type:
+    """The plain type behind an optional annotation: int | None → int."""
+    if get_origin(kind) in (Union, types.UnionType):
+        return next(part for part in get_args(kind) if part is not type(None))
+    return kind
