@@ -1,0 +1,128 @@
+"""The OPERATIONS table: what an edge of a cell can be (Liu et al. 2019, and three more of Auto-FERNet's space).
+
+Every operation maps (B, C, H, W) to (B, C, H/stride, W/stride). `affine` is False in the supernet, where a scale
+would only compete with the mixture's weights; there a pool is followed by its own BatchNorm.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import torch
+from torch import Tensor, nn
+
+
+def batch_norm(channels: int, affine: bool) -> nn.BatchNorm2d:
+    """Supernet norms (affine False) keep no running statistics: batch statistics serve training and validation.
+
+    So the supernet has no buffers, and an unrolled step or a finite difference leaves nothing behind in it.
+    """
+    return nn.BatchNorm2d(channels, affine=affine, track_running_stats=affine)
+
+
+def relu_conv_bn(c_in: int, c_out: int, kernel: int, stride: int, affine: bool) -> nn.Sequential:
+    return nn.Sequential(
+        nn.ReLU(),
+        nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False),
+        batch_norm(c_out, affine),
+    )
+
+
+def _depthwise(channels: int, kernel: int, stride: int, dilation: int, affine: bool) -> list[nn.Module]:
+    padding = dilation * (kernel // 2)
+    return [
+        nn.ReLU(),
+        nn.Conv2d(channels, channels, kernel, stride, padding, dilation, groups=channels, bias=False),
+        nn.Conv2d(channels, channels, 1, bias=False),
+        batch_norm(channels, affine),
+    ]
+
+
+def sep_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequential:
+    """Twice ReLU, depthwise, pointwise, BN; the stride is the first one's."""
+    return nn.Sequential(
+        *_depthwise(channels, kernel, stride, 1, affine), *_depthwise(channels, kernel, 1, 1, affine)
+    )
+
+
+def dil_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequential:
+    """ReLU, depthwise with dilation 2, pointwise, BN."""
+    return nn.Sequential(*_depthwise(channels, kernel, stride, 2, affine))
+
+
+class Zero(nn.Module):
+    def __init__(self, stride: int) -> None:
+        super().__init__()
+        self.stride = stride
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x[:, :, :: self.stride, :: self.stride] * 0.0
+
+
+class FactorizedReduce(nn.Module):
+    """Halves the resolution without losing half the pixels: two 1×1 convolutions of stride 2, one shifted by a pixel."""
+
+    def __init__(self, c_in: int, c_out: int, affine: bool) -> None:
+        super().__init__()
+        self.even = nn.Conv2d(c_in, c_out // 2, 1, stride=2, bias=False)
+        self.odd = nn.Conv2d(c_in, c_out - c_out // 2, 1, stride=2, bias=False)
+        self.norm = batch_norm(c_out, affine)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = torch.relu(x)
+        # An odd side needs one more row and column behind the shifted view, so that both halves have one size.
+        shifted = nn.functional.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))[:, :, 1:, 1:]
+        return self.norm(torch.cat([self.even(x), self.odd(shifted)], dim=1))
+
+
+class Ghost(nn.Module):
+    """Half the channels by a 1×1 convolution, the other half from those by a depthwise 3×3; each BN, ReLU."""
+
+    def __init__(self, channels: int, stride: int, affine: bool) -> None:
+        super().__init__()
+        half = (channels + 1) // 2
+        self.primary = nn.Sequential(
+            nn.Conv2d(channels, half, 1, stride, bias=False), batch_norm(half, affine), nn.ReLU()
+        )
+        self.cheap = nn.Sequential(
+            nn.Conv2d(half, half, 3, padding=1, groups=half, bias=False), batch_norm(half, affine), nn.ReLU()
+        )
+        self.channels = channels
+
+    def forward(self, x: Tensor) -> Tensor:
+        primary = self.primary(x)
+        return torch.cat([primary, self.cheap(primary)], dim=1)[:, : self.channels]
+
+
+def _pool(pool: nn.Module, channels: int, affine: bool) -> nn.Module:
+    return pool if affine else nn.Sequential(pool, batch_norm(channels, False))
+
+
+def max_pool(channels: int, stride: int, affine: bool) -> nn.Module:
+    return _pool(nn.MaxPool2d(3, stride, 1), channels, affine)
+
+
+def avg_pool(channels: int, stride: int, affine: bool) -> nn.Module:
+    return _pool(nn.AvgPool2d(3, stride, 1, count_include_pad=False), channels, affine)
+
+
+def skip_connect(channels: int, stride: int, affine: bool) -> nn.Module:
+    return nn.Identity() if stride == 1 else FactorizedReduce(channels, channels, affine)
+
+
+Factory = Callable[[int, int, bool], nn.Module]
+
+OPERATIONS: dict[str, Factory] = {
+    "none": lambda channels, stride, affine: Zero(stride),
+    "max_pool_3x3": max_pool,
+    "avg_pool_3x3": avg_pool,
+    "skip_connect": skip_connect,
+    "sep_conv_3x3": lambda channels, stride, affine: sep_conv(channels, 3, stride, affine),
+    "sep_conv_5x5": lambda channels, stride, affine: sep_conv(channels, 5, stride, affine),
+    "dil_conv_3x3": lambda channels, stride, affine: dil_conv(channels, 3, stride, affine),
+    "dil_conv_5x5": lambda channels, stride, affine: dil_conv(channels, 5, stride, affine),
+    "conv_1x1": lambda channels, stride, affine: relu_conv_bn(channels, channels, 1, stride, affine),
+    "conv_3x3": lambda channels, stride, affine: relu_conv_bn(channels, channels, 3, stride, affine),
+    "ghost": Ghost,
+}
+"""Operation name → (channels, stride, affine) → module."""

@@ -1,0 +1,73 @@
+"""The supernet: every edge of every cell is a mixture of all operations, weighted by a relaxation of λ.
+
+Shapes: B batch, K classes, E edges of a cell, O operations. Input (B, C_in, S, S), values 0 to 255; logits (B, K).
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+
+from fer_nas.space.skeleton import CellPlan, Normalize, Stem, choose_stem, plan_cells, preprocess
+from fer_nas.space.variants import SearchSpace
+
+
+class MixedCell(nn.Module):
+    def __init__(self, space: SearchSpace, plan: CellPlan) -> None:
+        super().__init__()
+        self.preprocess0, self.preprocess1 = preprocess(plan, affine=False)
+        self.nodes = space.nodes
+        self.edges = nn.ModuleList(
+            space.edge(space.operations, plan.channels, 2 if plan.reduction and source < 2 else 1)
+            for node in range(space.nodes)
+            for source in range(2 + node)
+        )
+
+    def forward(self, s0: Tensor, s1: Tensor, mixture_EO: Tensor) -> Tensor:
+        states = [self.preprocess0(s0), self.preprocess1(s1)]
+        edge = 0
+        for _ in range(self.nodes):
+            total = self.edges[edge](states[0], mixture_EO[edge])
+            for source in range(1, len(states)):
+                total = total + self.edges[edge + source](states[source], mixture_EO[edge + source])
+            edge += len(states)
+            states.append(total)
+        return torch.cat(states[2:], dim=1)
+
+
+class Supernet(nn.Module):
+    """forward(x, {"normal": (E, O), "reduce": (E, O)}): the mixtures are arguments, so λ lives outside the network.
+
+    It has no buffers that change and keeps no λ: with torch.func.functional_call its weights are arguments too.
+    """
+
+    def __init__(
+        self,
+        space: SearchSpace,
+        *,
+        classes: int,
+        c_in: int = 3,
+        image_size: int = 32,
+        channels: int = 16,
+        layers: int = 8,
+        stem: str = "auto",
+        mean: tuple[float, ...] | None = None,
+        std: tuple[float, ...] | None = None,
+    ) -> None:
+        super().__init__()
+        self.normalize = Normalize(mean or (127.5,) * c_in, std or (127.5,) * c_in)
+        self.stem = Stem(choose_stem(stem, image_size), c_in, channels)
+        for module in self.stem.modules():
+            if isinstance(module, nn.BatchNorm2d):  # batch statistics here too: see operations.batch_norm
+                module.track_running_stats = False
+                module.running_mean = module.running_var = module.num_batches_tracked = None
+        plans = plan_cells(self.stem, channels, layers, space.nodes, space.nodes)
+        self.kinds = ["reduce" if plan.reduction else "normal" for plan in plans]
+        self.cells = nn.ModuleList(MixedCell(space, plan) for plan in plans)
+        self.classifier = nn.Linear(plans[-1].channels * space.nodes, classes)
+
+    def forward(self, x: Tensor, mixtures: dict[str, Tensor]) -> Tensor:
+        s0, s1 = self.stem(self.normalize(x))
+        for kind, cell in zip(self.kinds, self.cells, strict=True):
+            s0, s1 = s1, cell(s0, s1, mixtures[kind])
+        return self.classifier(s1.mean((2, 3)))
