@@ -24,7 +24,7 @@ _ERASE_RATIO = (0.3, 1 / 0.3)
 def augment(images: Tensor, config: AugmentConfig, generator: torch.Generator) -> Tensor:
     """Changed images: uint8 or float (N, C, H, W) in 0..255 → float32 of that shape, in 0..255.
 
-    Random numbers come from `generator` (on the CPU), the same whatever the images' device is. What comes into
+    Random numbers come from `generator` (on the CPU), the same whatever the images' device. What comes into
     view at the border repeats the outermost pixels. With every change off this is `images.float()`.
     """
     uniform = torch.rand(len(images), len(_COLUMNS), generator=generator)
