@@ -29,7 +29,7 @@ def accuracy(labels_N: Tensor, predictions_N: Tensor) -> float:
 
 
 def confusion(labels_N: Tensor, predictions_N: Tensor, classes: int) -> Tensor:
-    """int64 (K, K) on the CPU: row true class, column predicted class. ValueError for a value outside 0…K−1."""
+    """int64 (K, K) on the CPU: row true class, column predicted class; ValueError outside 0…K−1."""
     labels_N, predictions_N = labels_N.cpu().long(), predictions_N.cpu().long()
     for name, values in (("labels", labels_N), ("predictions", predictions_N)):
         if values.numel() and (values.min() < 0 or values.max() >= classes):
@@ -48,8 +48,8 @@ def recalls(confusion_KK: Tensor) -> list[float | None]:
 def macro_f1(confusion_KK: Tensor) -> float:
     """Mean over classes of F1 = 2·TP / (2·TP + FP + FN), 0 to 1.
 
-    A class with no examples has no F1 and is left out of the mean (a face wrongly called by its name still costs
-    that face's class); a class with examples that is never predicted counts as 0. NaN without any example.
+    A class with no examples has no F1 and is left out of the mean (a face wrongly called by its name still
+    costs that face's class); a class with examples that is never predicted counts as 0. NaN without examples.
     """
     table = confusion_KK.double()
     present = table.sum(1) > 0
