@@ -67,21 +67,27 @@ def to_onnx(
         raise FerNasError(
             f"the network has {expected_NK.shape[1]} outputs for {len(metadata.classes)} class names"
         )
-    model = _trace(reference, (2, metadata.channels, side, side), opset)
-    metadata = replace(metadata, opset=next(item.version for item in model.opset_import if not item.domain))
-    strip(model)
-    onnx.helper.set_model_props(model, metadata.to_strings())
-    try:
-        onnx.checker.check_model(model, full_check=True)
-    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
-        raise FerNasError(f"the exported graph is not valid ONNX: {str(error).splitlines()[0]}") from error
     with atomic_path(path) as temporary:
+        model = _trace(reference, (2, metadata.channels, side, side), opset)
+        metadata = replace(
+            metadata, opset=next(item.version for item in model.opset_import if not item.domain)
+        )
+        strip(model)
+        onnx.helper.set_model_props(model, metadata.to_strings())
+        _validate(model)
         temporary.write_bytes(model.SerializeToString())
         difference = check(temporary, expected_NK, check_images, path)
         size = temporary.stat().st_size
     return ExportResult(
         path=Path(path), metadata=metadata, size=size, max_difference=difference, checked=len(check_images)
     )
+
+
+def _validate(model: onnx.ModelProto) -> None:
+    try:
+        onnx.checker.check_model(model, full_check=True)
+    except (onnx.checker.ValidationError, onnx.shape_inference.InferenceError) as error:
+        raise FerNasError(f"the exported graph is not valid ONNX: {str(error).splitlines()[0]}") from error
 
 
 @torch.no_grad()
