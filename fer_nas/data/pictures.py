@@ -1,0 +1,92 @@
+"""Picture bytes as people have them to uint8 RGB: EXIF applied, alpha, palette, 16-bit, CMYK; damaged ones raise."""
+
+from __future__ import annotations
+
+import io
+import warnings
+
+import cv2
+import numpy as np
+from PIL import Image, ImageOps
+
+PICTURE_ENDINGS = frozenset(".jpg .jpeg .jfif .jpe .png .bmp .tif .tiff .webp .gif .ppm .pgm .pnm".split())
+
+
+class UnreadablePicture(ValueError):
+    """A picture that is truncated, damaged or none at all; the message says which of these."""
+
+
+def read_picture(content: bytes) -> np.ndarray:
+    """uint8 (H, W, 3) RGB of an encoded picture, upright by its EXIF orientation; raises UnreadablePicture.
+
+    Whole JPEGs go through OpenCV, which is fast but fills the missing part of a truncated one with grey and
+    reports success; all that is not certainly whole, and every other format, goes through Pillow, which raises.
+    """
+    if _whole_plain_jpeg(content):
+        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+        if picture is not None:
+            return picture
+    return _pillow(content)
+
+
+def to_grey(picture: np.ndarray) -> np.ndarray:
+    """uint8 (H, W) of uint8 (H, W, 3) RGB; R=G=B keeps its value."""
+    return cv2.cvtColor(picture, cv2.COLOR_RGB2GRAY)
+
+
+def resize(picture: np.ndarray, size: int) -> np.ndarray:
+    """The picture (H, W[, 3]) as size×size: area averaging where it shrinks, linear where it grows."""
+    height, width = picture.shape[:2]
+    if (height, width) == (size, size):
+        return picture
+    shrinks = size < height or size < width
+    return cv2.resize(picture, (size, size), interpolation=cv2.INTER_AREA if shrinks else cv2.INTER_LINEAR)
+
+
+def _whole_plain_jpeg(content: bytes) -> bool:
+    """Whether the bytes are a JPEG of one or three components that ends with its end marker.
+
+    Segments before the scan are stepped over by their length, so the end marker of an EXIF thumbnail does not count.
+    """
+    if content[:3] != b"\xff\xd8\xff":
+        return False
+    at, components = 2, 0
+    while at + 9 < len(content) and content[at] == 0xFF:
+        marker = content[at + 1]
+        if marker == 0xFF:  # fill byte
+            at += 1
+            continue
+        if marker == 0xDA:
+            return components in (1, 3) and content.rfind(b"\xff\xd9") > at
+        if 0xC0 <= marker <= 0xCF and marker not in (0xC4, 0xC8, 0xCC):
+            components = content[at + 9]
+        at += 2 + int.from_bytes(content[at + 2 : at + 4], "big")
+    return False
+
+
+def _pillow(content: bytes) -> np.ndarray:
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")
+            with Image.open(io.BytesIO(content)) as image:
+                image.load()
+                upright = ImageOps.exif_transpose(image)
+                return _eight_bit_rgb(upright)
+    except Image.UnidentifiedImageError:
+        raise UnreadablePicture("not a picture") from None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError) as error:
+        raise UnreadablePicture(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+
+
+def _eight_bit_rgb(image: Image.Image) -> np.ndarray:
+    if image.mode.startswith("I;16") or image.mode in ("I", "F"):
+        values = np.asarray(image).astype(np.float64)
+        if values.size and values.max() > 255:
+            values = values / 257.0  # 65535 → 255
+        elif image.mode == "F" and values.size and values.max() <= 1:
+            values = values * 255.0
+        grey = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+        return np.repeat(grey[:, :, None], 3, axis=2)
+    if image.mode == "P" and "transparency" in image.info:
+        image = image.convert("RGBA")
+    return np.ascontiguousarray(np.asarray(image.convert("RGB")))
