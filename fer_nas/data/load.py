@@ -88,4 +88,4 @@ def _limited(data: DataSet, limit: int | None, seed: int) -> DataSet:
 def _drawn(config: DataConfig, seed: int) -> DataSet:
     from fer_nas.data.drawn import drawn_faces
 
-    return drawn_faces(2100, 700, 700, seed)
+    return drawn_faces(2100, 700, 700, seed=seed, size=config.image_size or 48)
