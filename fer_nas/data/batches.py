@@ -62,7 +62,7 @@ def ordered(split: Split, batch_size: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def halves(split: Split, generator: torch.Generator) -> tuple[Split, Split]:
-    """Two random halves for search: disjoint, covering; equal to within one image, in all and in each class."""
+    """Two random halves for search: disjoint, covering; equal to one image, in all and in each class."""
     order = torch.randperm(len(split), generator=generator)
     by_class = order[split.labels().cpu()[order].argsort(stable=True)]
     first, second = by_class[::2].sort().values, by_class[1::2].sort().values
