@@ -106,7 +106,7 @@ def _photograph(images: NDArray[np.uint8], rng: np.random.Generator) -> NDArray[
         light = 1 + strength * (np.float32(np.cos(direction)) * x + np.float32(np.sin(direction)) * y)
         image = images[row] * light
         image = cv2.GaussianBlur(image, (0, 0), rng.uniform(0.3, 0.8) * height / 48)
-        image = (image - 128) * rng.uniform(0.7, 1.1) + 128 + rng.uniform(-25, 25)
-        image = image + rng.uniform(2, 9) * rng.standard_normal((height, width), np.float32)
+        image = (image - 128) * rng.uniform(0.75, 1.1) + 128 + rng.uniform(-25, 25)
+        image = image + rng.uniform(2, 7) * rng.standard_normal((height, width), np.float32)
         result[row] = np.clip(np.rint(image), 0, 255)
     return result

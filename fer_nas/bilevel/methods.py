@@ -1,0 +1,33 @@
+"""The METHODS table: each way of learning λ is a row."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from fer_nas.bilevel.first_order import FirstOrder
+from fer_nas.bilevel.protocol import Method
+from fer_nas.bilevel.unrolled import SecondOrder
+from fer_nas.errors import InputError
+
+
+@dataclass(frozen=True, kw_only=True)
+class MethodRow:
+    name: str
+    make: Callable[[], Method]
+    summary: str
+
+
+METHODS: dict[str, MethodRow] = {
+    row.name: row
+    for row in (
+        MethodRow(name="darts-1st", make=FirstOrder, summary="direct term only"),
+        MethodRow(name="darts-2nd", make=SecondOrder, summary="one unrolled step, finite differences"),
+    )
+}
+
+
+def find_method(name: str) -> MethodRow:
+    if name not in METHODS:
+        raise InputError(f"unknown method {name!r}; known: {', '.join(METHODS)}")
+    return METHODS[name]

@@ -1,0 +1,129 @@
+"""What every long command needs: a device, seeds, a clean stop, checkpoints, memory figures."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+import pickle
+import signal
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from types import FrameType
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from fer_nas.artifacts import atomic_path
+from fer_nas.errors import FerNasError, InputError
+
+
+def choose_device(name: str) -> torch.device:
+    """`auto` takes CUDA where it is; a GPU that is asked for and not there is an error, never a silent CPU run."""
+    if name == "auto":
+        return torch.device("cuda" if torch.cuda.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise InputError(f"--device is {name!r}; choose auto, cpu, cuda or cuda:N") from None
+    if device.type == "cuda":
+        if not torch.cuda.is_available():
+            why = "this torch was built without CUDA" if torch.version.cuda is None else "torch finds no GPU"
+            raise InputError(f"--device {name}: {why}; use --device cpu, or see `fer-nas doctor`")
+        if device.index is not None and device.index >= torch.cuda.device_count():
+            raise InputError(f"--device {name}: there are {torch.cuda.device_count()} GPUs, counted from 0")
+    elif device.type != "cpu":
+        raise InputError(f"--device is {name!r}; choose auto, cpu, cuda or cuda:N")
+    return device
+
+
+def describe_device(device: torch.device) -> str:
+    if device.type == "cuda":
+        return torch.cuda.get_device_name(device)
+    return f"CPU, {torch.get_num_threads()} threads"
+
+
+def generator(*parts: object) -> torch.Generator:
+    """A CPU generator seeded by all of `parts` (seed, epoch, what it is for), the same on every machine."""
+    digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
+    return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C or SIGTERM was honoured: the step is finished and the checkpoint written. Exit code 130 or 143."""
+
+    def __init__(self, signal_number: int, message: str) -> None:
+        super().__init__(message)
+        self.exit_code = 128 + signal_number
+
+
+class StopFlag:
+    """Set by SIGINT and SIGTERM while the block runs; a second signal stops at once."""
+
+    def __init__(self) -> None:
+        self.signal: int | None = None
+
+    def _handle(self, number: int, frame: FrameType | None) -> None:
+        if self.signal is not None:
+            raise KeyboardInterrupt
+        self.signal = number
+
+    @classmethod
+    @contextlib.contextmanager
+    def watch(cls) -> Iterator[StopFlag]:
+        flag = cls()
+        before = {number: signal.signal(number, flag._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield flag
+        finally:
+            for number, handler in before.items():
+                signal.signal(number, handler)
+
+
+def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
+    """Tensors, numbers, strings, lists and dictionaries only, so that loading can refuse anything that runs code."""
+    with atomic_path(path) as temporary:
+        torch.save(state, temporary)
+
+
+def load_checkpoint(path: Path) -> dict[str, Any]:
+    try:
+        return torch.load(path, map_location="cpu", weights_only=True)
+    except FileNotFoundError:
+        raise InputError(f"no checkpoint in {path.parent}; this run stopped before its first one") from None
+    except pickle.UnpicklingError:
+        raise InputError(f"{path} is not a checkpoint of fer-nas, or holds code, which is never run") from None
+    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
+        raise InputError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from None
+
+
+def require_finite(loss: float, where: str) -> None:
+    if loss != loss or loss in (float("inf"), float("-inf")):
+        raise FerNasError(f"{where}: the loss is {loss}; lower --learning-rate, or look at the data with `fer-nas data`")
+
+
+def global_random_state(device: torch.device) -> dict[str, Tensor]:
+    """State of the generators that dropout and drop-path draw from."""
+    state = {"cpu": torch.get_rng_state()}
+    if device.type == "cuda":
+        state["cuda"] = torch.cuda.get_rng_state(device)
+    return state
+
+
+def restore_random_state(state: dict[str, Tensor], device: torch.device) -> None:
+    torch.set_rng_state(state["cpu"])
+    if device.type == "cuda" and "cuda" in state:
+        torch.cuda.set_rng_state(state["cuda"], device)
+
+
+def peak_memory_mib(device: torch.device) -> float:
+    """CUDA: the largest allocation so far. CPU: the process's largest resident size."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 2**20
+    if sys.platform == "win32":
+        return float("nan")  # the standard library has no figure for it there
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (2**20 if sys.platform == "darwin" else 2**10)
