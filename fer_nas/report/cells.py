@@ -9,6 +9,7 @@ from __future__ import annotations
 from pathlib import Path
 
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.patches import FancyBboxPatch, PathPatch
 from matplotlib.path import Path as Curve
 
@@ -46,6 +47,10 @@ def depths(edges: tuple[Edge, ...]) -> list[int]:
 
 def draw_cells(genotype: Genotype, path: Path) -> None:
     """Normal and reduction cell side by side as a PNG at `path`."""
+    save_figure(cells_figure(genotype), path)
+
+
+def cells_figure(genotype: Genotype) -> Figure:
     cells = (
         ("Normal cell", genotype.normal, genotype.normal_concat),
         ("Reduction cell (stride 2 from the inputs)", genotype.reduce, genotype.reduce_concat),
@@ -62,7 +67,7 @@ def draw_cells(genotype: Genotype, path: Path) -> None:
         axes.axis("off")
         axes.text(width / 2 - 1, -0.6, title, ha="center", va="center", fontsize=11, weight="bold", color=INK)
         _draw_cell(axes, edges, concat, rows, label)
-    save_figure(figure, path)
+    return figure
 
 
 def _column(depth: int, label: float) -> float:

@@ -11,6 +11,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator, PercentFormatter
 
 from fer_nas.errors import InputError
@@ -32,6 +33,10 @@ PANELS = {
 
 def draw_confusion(confusion: Any, classes: Sequence[str], path: Path) -> None:
     """The confusion matrix (K, K) of counts, rows the true classes, coloured by share of the row."""
+    save_figure(confusion_figure(confusion, classes), path)
+
+
+def confusion_figure(confusion: Any, classes: Sequence[str]) -> Figure:
     table_KK = np.asarray(confusion)
     if table_KK.shape != (len(classes), len(classes)):
         raise InputError(f"a confusion matrix of shape {table_KK.shape} does not fit {len(classes)} classes")
@@ -61,14 +66,19 @@ def draw_confusion(confusion: Any, classes: Sequence[str], path: Path) -> None:
     right = int(table_KK.diagonal().sum())
     caption = f"accuracy {right / max(total, 1):.2%} ({right} of {total})\nrows: true class, columns: answer"
     axes.set_xlabel(caption, fontsize=9, color=INK)
-    save_figure(figure, path)
+    return figure
 
 
 def draw_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
     """Loss, accuracy, learning rate, λ's entropy and skips against the epoch, as far as the rows have them.
 
-    rows: those of metrics.jsonl, with `epoch`. A nested {"skips": {"normal": 1}} is the metric `skips normal`.
+    rows: those of metrics.jsonl, with `epoch`. A nested {"skips": {"normal": 1}} is `skips normal`. Rows
+    without anything to draw are an InputError.
     """
+    save_figure(curves_figure(rows), path)
+
+
+def curves_figure(rows: Sequence[dict[str, Any]]) -> Figure:
     table = [_flat(row) for row in rows]
     panels: dict[str, list[str]] = {title: [] for title in PANELS}
     for name in dict.fromkeys(name for row in table for name in row):
@@ -78,14 +88,14 @@ def draw_curves(rows: Sequence[dict[str, Any]], path: Path) -> None:
             panels[title].append(name)
     shown = {title: names for title, names in panels.items() if names}
     if not shown:
-        raise InputError(f"cannot draw {path}: the run has no finished epoch with a loss or an accuracy")
+        raise InputError("no curves to draw: metrics.jsonl has no finished epoch with a loss or an accuracy")
     across = min(len(shown), 3)
     down = math.ceil(len(shown) / across)
     figure = new_figure(4.6 * across, 3.3 * down)
     figure.set_layout_engine("constrained")
     for position, (title, names) in enumerate(shown.items(), 1):
         _panel(figure.add_subplot(down, across, position), title, names, table)
-    save_figure(figure, path)
+    return figure
 
 
 def _flat(row: Mapping[str, Any], prefix: str = "") -> dict[str, float]:
