@@ -1,4 +1,4 @@
-"""From a list of picture files with their classes to one uint8 tensor; what cannot be read is named and left out."""
+"""Picture files and their classes → one uint8 tensor; what cannot be read is named and left out."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ LISTED = 50
 
 @dataclass(frozen=True, kw_only=True)
 class Item:
-    """A picture of a tree: its path there, its class, the split it belongs to (if it says so), whose face it is."""
+    """A picture: its path in the tree, class, split (where the source says it), whose face it is."""
 
     file: str
     label: int
@@ -47,8 +47,8 @@ def read_items(
 ) -> tuple[Tensor, list[Item]]:
     """images uint8 (N, C, H, W) and the items they belong to, without those that cannot be read.
 
-    grey: one channel; None: one channel where every picture has R=G=B. prepare: applied to each RGB picture first.
-    Raises InputError where nothing can be read, or sizes differ or are not square and no image_size is given.
+    grey: one channel; None: one channel where every picture has R=G=B. prepare: first, to each RGB picture.
+    InputError where nothing can be read, or sizes differ or are not square and no image_size is given.
     """
     pictures: list[np.ndarray] = []
     kept: list[Item] = []
@@ -67,7 +67,7 @@ def read_items(
         kept.append(item)
     listed(notes, unreadable, "unreadable pictures")
     if not pictures:
-        raise InputError(f"{tree.root}: none of its {len(items)} pictures can be read")
+        raise InputError(f"{tree.source}: none of its {len(items)} pictures can be read")
     _check_sizes(tree, pictures, kept)
     if grey is None and all(_is_grey(picture) for picture in pictures):
         pictures = [picture[:, :, 0] for picture in pictures]
@@ -84,20 +84,23 @@ def _check_sizes(tree: Tree, pictures: list[np.ndarray], items: list[Item]) -> N
     sizes = Counter(picture.shape[:2] for picture in pictures)
     if len(sizes) > 1:
         found = ", ".join(f"{width}×{height} ({count})" for (height, width), count in sizes.most_common(4))
-        odd = next(i for i, p in enumerate(pictures) if p.shape[:2] != sizes.most_common(1)[0][0])
+        usual = sizes.most_common(1)[0][0]
+        odd = next(
+            item.file for item, picture in zip(items, pictures, strict=True) if picture.shape[:2] != usual
+        )
         raise InputError(
-            f"{tree.root}: pictures of {len(sizes)} sizes: {found}; the first odd one is {items[odd].file}; "
+            f"{tree.source}: pictures of {len(sizes)} sizes: {found}; the first odd one is {odd}; "
             "give --image-size to resize them"
         )
     height, width = pictures[0].shape[:2]
     if height != width:
         raise InputError(
-            f"{tree.root}: pictures are {width}×{height}, not square; give --image-size to resize them"
+            f"{tree.source}: pictures are {width}×{height}, not square; give --image-size to resize them"
         )
 
 
 def make_split(images: Tensor, items: Sequence[Item], rows: Tensor, targets: Tensor | None = None) -> Split:
-    """The Split of `rows` (int64 into images and items); targets: one for each of `rows`, the items' classes if None."""
+    """The Split of `rows` (int64 into images and items). targets: one a row; None: the items' classes."""
     chosen = [items[row] for row in rows.tolist()]
     subjects = tuple(item.subject or "" for item in chosen) if any(item.subject for item in chosen) else None
     return Split(

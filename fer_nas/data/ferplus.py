@@ -21,8 +21,8 @@ def ferplus_splits(
     vote_rows: Sequence[int],
     notes: list[str],
 ) -> DataSet:
-    """train: vote distributions of all images whose first class is an expression. val, test: classes by the majority
-    rule. test_largest: the test images again, by the largest vote.
+    """train: vote distributions of all images whose first class is an expression. val and test: classes by
+    the majority rule. test_largest: the test images again, by the largest vote.
 
     rows: the images of each split; vote_rows: the row in `votes` of each image, -1 where it has none.
     """

@@ -1,4 +1,4 @@
-"""Class folders of pictures, as a folder or zip: any data set, and FER2013 in the layout of its Kaggle archive."""
+"""Class folders of pictures, or their zip: any data set, and FER2013 in the layout of its Kaggle archive."""
 
 from __future__ import annotations
 
@@ -56,7 +56,7 @@ def find_items(tree: Tree) -> Found:
     chosen = [(name, parts) for name, parts in pictures if _fits(parts, base, depth, bool(splits))]
     if not chosen:
         what = "pictures lie outside class folders" if pictures else "no pictures in it"
-        raise InputError(f"{tree.root}: {what}; expected train/<class>/*.jpg or <class>/*.jpg")
+        raise InputError(f"{tree.source}: {what}; expected train/<class>/*.jpg or <class>/*.jpg")
     classes, index = _classes(tree, {parts[depth] for _, parts in chosen})
     filled = {parts[: depth + 1] for _, parts in chosen}
     for folder in tree.folders:
@@ -80,7 +80,7 @@ def _below(folders: tuple[str, ...], base: tuple[str, ...]) -> set[str]:
 
 
 def _base(tree: Tree) -> tuple[str, ...]:
-    """The wrapper folders that archives put around the splits: single folders that are neither split nor class."""
+    """The folders that archives wrap around the splits: only ones of their level, neither split nor class."""
     base: tuple[str, ...] = ()
     while True:
         below = _below(tree.folders, base)
@@ -107,7 +107,7 @@ def _classes(tree: Tree, names: set[str]) -> tuple[tuple[str, ...], dict[str, in
     unknown = sorted(names - set(expressions))
     if unknown:
         raise InputError(
-            f"{tree.root}: unknown expression class {', '.join(map(repr, unknown))} beside "
+            f"{tree.source}: unknown expression class {', '.join(map(repr, unknown))} beside "
             f"{', '.join(sorted(expressions))}; known: {', '.join(FACE_CLASSES)}"
         )
     order = in_face_order(set(expressions.values()))
@@ -117,37 +117,30 @@ def _classes(tree: Tree, names: set[str]) -> tuple[tuple[str, ...], dict[str, in
 def fill_splits(split_of: list[str], labels: Tensor, seed: int, notes: list[str]) -> dict[str, Tensor]:
     """Rows of each split, from what the source says of each row ('' = nothing).
 
-    Nothing at all: 80/10/10, stratified and seeded. Train and test: a tenth of train validates. Said in the notes.
+    Neither val nor test: all rows 80/10/10, by class and seed. No val: a tenth of train. The notes say so.
     """
     rows = {
         name: torch.tensor([i for i, split in enumerate(split_of) if split == name], dtype=torch.int64)
         for name in ("train", "val", "test", "")
     }
     loose = rows.pop("")
-    if (
-        not len(rows["train"])
-        and not len(rows["val"])
-        and not len(rows["test"])
-        or not len(rows["test"])
-        and not len(rows["val"])
-    ):
+    if not len(rows["val"]) and not len(rows["test"]):
         every = torch.cat([rows["train"], loose]).sort().values
         parts = [every[part] for part in stratified(labels[every], (0.8, 0.1, 0.1), seed)]
-        notes.append(
-            f"no split in the source: 80/10/10 by class with seed {seed}: {'/'.join(str(len(p)) for p in parts)}"
-        )
-        return dict(zip(("train", "val", "test"), parts, strict=True))
-    if not len(rows["train"]):
+        sizes = "/".join(str(len(part)) for part in parts)
+        notes.append(f"no split in the source: train/val/test 80/10/10 by class with seed {seed}: {sizes}")
+        rows = dict(zip(rows, parts, strict=True))
+    elif not len(rows["train"]):
         raise InputError(
-            "no training images: the source has " + " and ".join(n for n in rows if len(rows[n])) + " only"
+            f"no training images: the source has {' and '.join(n for n in rows if len(rows[n]))} only"
         )
-    if not len(rows["val"]):
+    elif not len(rows["val"]):
         train = rows["train"]
         rows["train"], rows["val"] = (train[part] for part in stratified(labels[train], (0.9, 0.1), seed))
         notes.append(
-            f"no validation split in the source: {len(rows['val'])} of {len(train)} training images, seed {seed}"
+            f"no validation split in the source: {len(rows['val'])} of {len(train)} train, seed {seed}"
         )
-    if not len(rows["test"]):
+    elif not len(rows["test"]):
         notes.append("no test split in the source")
     return {name: part for name, part in rows.items() if len(part)}
 
@@ -161,7 +154,7 @@ def read_images(tree: Tree, config: DataConfig, seed: int, report: bool) -> Data
         [item.split for item in items], torch.tensor([item.label for item in items]), seed, notes
     )
     splits = {name: make_split(images, items, part) for name, part in rows.items()}
-    return DataSet(name=tree.root.stem, classes=found.classes, splits=splits, notes=tuple(notes))
+    return DataSet(name=tree.source.stem, classes=found.classes, splits=splits, notes=tuple(notes))
 
 
 def read_fer2013_images(tree: Tree, config: DataConfig, seed: int, report: bool) -> DataSet:
@@ -170,9 +163,7 @@ def read_fer2013_images(tree: Tree, config: DataConfig, seed: int, report: bool)
     notes = list(found.notes)
     classes = FER2013_CLASSES + tuple(name for name in found.classes if name not in FER2013_CLASSES)
     if not set(found.classes) <= set(FACE_CLASSES):
-        raise InputError(
-            f"{tree.root}: not FER2013: classes {', '.join(found.classes)}; known: {', '.join(FACE_CLASSES)}"
-        )
+        raise InputError(f"{tree.source}: not FER2013, its classes are {', '.join(found.classes[:10])}")
     plain = 0
     placed: list[Item] = []
     for item in found.items:
@@ -182,20 +173,20 @@ def read_fer2013_images(tree: Tree, config: DataConfig, seed: int, report: bool)
         placed.append(replace(item, split=split, label=classes.index(found.classes[item.label])))
     if plain:
         notes.append(
-            f"{plain} pictures without FER2013's Training_, PublicTest_, PrivateTest_ prefix: split by their folder"
+            f"{plain} pictures without the prefix Training_, PublicTest_, PrivateTest_: split by their folder"
         )
     images, items = read_items(tree, placed, grey=True, image_size=config.image_size, notes=notes)
     split_of = [item.split for item in items]
     labels = torch.tensor([item.label for item in items])
     if config.labels == "ferplus":
-        votes = read_votes(find_votes(tree.root, config.votes))
+        votes = read_votes(find_votes(tree.source, config.votes))
         row_of = votes.by_name()
         vote_rows = [
             next((row_of[key] for key in name_keys(item.file) if key in row_of), -1) for item in items
         ]
         if max(vote_rows) < 0:
             raise InputError(
-                f"{votes.path} names none of the pictures of {tree.root}, such as {items[0].file}"
+                f"{votes.path} names none of the pictures of {tree.source}, such as {items[0].file}"
             )
         rows = fill_splits(split_of, labels, seed, notes)
         return ferplus_splits(images, items, rows, votes, vote_rows, notes)

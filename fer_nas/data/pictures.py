@@ -1,15 +1,18 @@
-"""Picture bytes as people have them to uint8 RGB: EXIF applied, alpha, palette, 16-bit, CMYK; damaged ones raise."""
+"""Picture bytes as people have them → uint8 RGB, upright; what is truncated or damaged raises."""
 
 from __future__ import annotations
 
 import io
+import struct
 import warnings
 
 import cv2
 import numpy as np
 from PIL import Image, ImageOps
 
-PICTURE_ENDINGS = frozenset(".jpg .jpeg .jfif .jpe .png .bmp .tif .tiff .webp .gif .ppm .pgm .pnm".split())
+PICTURE_ENDINGS = frozenset(
+    ".jpg .jpeg .jpe .jfif .png .bmp .dib .tif .tiff .webp .gif .pbm .pgm .ppm .pnm .jp2 .avif".split()  # noqa: SIM905
+)
 
 
 class UnreadablePicture(ValueError):
@@ -17,13 +20,18 @@ class UnreadablePicture(ValueError):
 
 
 def read_picture(content: bytes) -> np.ndarray:
-    """uint8 (H, W, 3) RGB of an encoded picture, upright by its EXIF orientation; raises UnreadablePicture.
+    """uint8 (H, W, 3) RGB: EXIF orientation applied, alpha dropped, 16 bits cut to 8; or UnreadablePicture.
 
     Whole JPEGs go through OpenCV, which is fast but fills the missing part of a truncated one with grey and
-    reports success; all that is not certainly whole, and every other format, goes through Pillow, which raises.
+    reports success; what is not certainly whole, and every other format, goes through Pillow, which raises.
     """
+    if not content:
+        raise UnreadablePicture("empty, 0 bytes")
     if _whole_plain_jpeg(content):
-        picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+        try:
+            picture = cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR_RGB)
+        except cv2.error as error:
+            raise UnreadablePicture(str(error.err or error)) from None
         if picture is not None:
             return picture
     return _pillow(content)
@@ -44,9 +52,9 @@ def resize(picture: np.ndarray, size: int) -> np.ndarray:
 
 
 def _whole_plain_jpeg(content: bytes) -> bool:
-    """Whether the bytes are a JPEG of one or three components that ends with its end marker.
+    """Whether the bytes are a JPEG of one or three components with an end marker after its picture data.
 
-    Segments before the scan are stepped over by their length, so the end marker of an EXIF thumbnail does not count.
+    Segments are stepped over by their length, so that the end marker of an EXIF thumbnail does not count.
     """
     if content[:3] != b"\xff\xd8\xff":
         return False
@@ -70,23 +78,26 @@ def _pillow(content: bytes) -> np.ndarray:
             warnings.simplefilter("ignore")
             with Image.open(io.BytesIO(content)) as image:
                 image.load()
-                upright = ImageOps.exif_transpose(image)
-                return _eight_bit_rgb(upright)
+                return _eight_bit_rgb(ImageOps.exif_transpose(image))
     except Image.UnidentifiedImageError:
         raise UnreadablePicture("not a picture") from None
-    except (OSError, SyntaxError, ValueError, EOFError, IndexError, Image.DecompressionBombError) as error:
-        raise UnreadablePicture(str(error).splitlines()[0] if str(error) else type(error).__name__) from None
+    except (OSError, SyntaxError, ValueError, EOFError, IndexError, struct.error) as error:
+        raise UnreadablePicture(_first_line(error)) from None
+    except Image.DecompressionBombError as error:
+        raise UnreadablePicture(_first_line(error)) from None
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).splitlines() or [type(error).__name__])[0]
 
 
 def _eight_bit_rgb(image: Image.Image) -> np.ndarray:
     if image.mode.startswith("I;16") or image.mode in ("I", "F"):
         values = np.asarray(image).astype(np.float64)
-        if values.size and values.max() > 255:
-            values = values / 257.0  # 65535 → 255
-        elif image.mode == "F" and values.size and values.max() <= 1:
-            values = values * 255.0
-        grey = np.clip(np.rint(values), 0, 255).astype(np.uint8)
+        if values.max() > 255:
+            values = values / 256  # as OpenCV: the high byte
+        elif image.mode == "F" and values.max() <= 1:
+            values = values * 255
+        grey = np.clip(values, 0, 255).astype(np.uint8)
         return np.repeat(grey[:, :, None], 3, axis=2)
-    if image.mode == "P" and "transparency" in image.info:
-        image = image.convert("RGBA")
-    return np.ascontiguousarray(np.asarray(image.convert("RGB")))
+    return np.array(image.convert("RGB"))

@@ -1,4 +1,4 @@
-"""Seeded, stratified choices of rows: a part for validation, a subset of the training images, folds of subjects."""
+"""Seeded choices of rows: stratified parts, a stratified subset, folds of subjects or of images."""
 
 from __future__ import annotations
 
@@ -31,7 +31,7 @@ def stratified(labels: Tensor, shares: Sequence[float], seed: int) -> list[Tenso
 
 
 def subset(labels: Tensor, count: int, seed: int) -> Tensor:
-    """`count` rows (int64, ascending), every class by its share with largest remainders; all rows where count covers them."""
+    """`count` rows (int64, ascending), each class by its share (largest remainders); at most all rows."""
     if count >= len(labels):
         return torch.arange(len(labels))
     generator = torch.Generator().manual_seed(seed)
@@ -48,16 +48,16 @@ def subset(labels: Tensor, count: int, seed: int) -> Tensor:
 
 
 def subject_folds(subjects: Sequence[str], folds: int, fold: int, seed: int) -> dict[str, Tensor]:
-    """train, val and test rows of a k-fold over subjects: `fold` tests, the next one validates, the rest train.
+    """Rows of a k-fold over subjects: `fold` is test, the next one val, the rest train.
 
     Subjects are shuffled by the seed and dealt to the folds in turn, so no subject is in two of them.
     """
     distinct = sorted(set(subjects))
+    _check_fold(folds, fold)
     if folds > len(distinct):
         raise InputError(
-            f"--folds is {folds} but there are {len(distinct)} subjects; choose at most {len(distinct)}"
+            f"--folds is {folds} but there are {len(distinct)} subjects; {_at_most(len(distinct))}"
         )
-    _check_fold(folds, fold)
     order = torch.randperm(len(distinct), generator=torch.Generator().manual_seed(seed)).tolist()
     fold_of = {distinct[subject]: position % folds for position, subject in enumerate(order)}
     return _by_fold(torch.tensor([fold_of[subject] for subject in subjects]), folds, fold)
@@ -65,11 +65,9 @@ def subject_folds(subjects: Sequence[str], folds: int, fold: int, seed: int) -> 
 
 def image_folds(labels: Tensor, folds: int, fold: int, seed: int) -> dict[str, Tensor]:
     """As `subject_folds`, but over images, stratified by class: the same person can be in train and test."""
-    if folds > len(labels):
-        raise InputError(
-            f"--folds is {folds} but there are {len(labels)} images; choose at most {len(labels)}"
-        )
     _check_fold(folds, fold)
+    if folds > len(labels):
+        raise InputError(f"--folds is {folds} but there are {len(labels)} images; {_at_most(len(labels))}")
     order = torch.empty(0, dtype=torch.int64)
     generator = torch.Generator().manual_seed(seed)
     for label in labels.unique().tolist():
@@ -78,6 +76,10 @@ def image_folds(labels: Tensor, folds: int, fold: int, seed: int) -> dict[str, T
     fold_of = torch.empty_like(order)
     fold_of[order] = torch.arange(len(order)) % folds
     return _by_fold(fold_of, folds, fold)
+
+
+def _at_most(count: int) -> str:
+    return f"choose at most {count}" if count >= 3 else "folds need at least 3"
 
 
 def _check_fold(folds: int, fold: int) -> None:

@@ -26,8 +26,9 @@ def is_picture(name: str) -> bool:
 
 @dataclass(frozen=True, kw_only=True)
 class Tree:
-    """files and folders: relative paths with `/`, sorted, hidden ones left out."""
+    """source: what the user gave. root: the folder or zip that files (relative, with `/`, sorted) lie in."""
 
+    source: Path
     root: Path
     files: tuple[str, ...]
     folders: tuple[str, ...]
@@ -46,7 +47,10 @@ class Tree:
     def open(self, name: str) -> IO[bytes]:
         if self.archive is None or self.members is None:
             return (self.root / name).open("rb")
-        return self.archive.open(self.members[name])
+        try:
+            return self.archive.open(self.members[name])
+        except (zipfile.BadZipFile, RuntimeError, NotImplementedError) as error:
+            raise OSError(str(error)) from None
 
     def where(self, name: str) -> str:
         """How a message names a file."""
@@ -57,17 +61,28 @@ class Tree:
 
 
 def open_tree(path: Path) -> Tree:
-    """The files of a folder or zip; a path that is neither, or a damaged zip, is an InputError."""
+    """The files of a folder or zip, or one csv; anything else, or a damaged zip, is an InputError."""
     if path.is_dir():
         return _folder_tree(path)
     try:
-        archive = zipfile.ZipFile(path)
-    except zipfile.BadZipFile:
-        raise InputError(
-            f"{path}: not a zip, or a zip that was cut short; download or pack it again"
-        ) from None
+        with path.open("rb") as file:
+            head = file.read(4)
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
+    if path.suffix.lower() == ".csv" and head != b"PK\x03\x04":
+        return Tree(source=path, root=path.parent, files=(path.name,), folders=())
+    if head[:2] != b"PK" and path.suffix.lower() != ".zip":
+        raise InputError(
+            f"{path}: not a data set; give a folder, a zip or a csv (unpack other archives first)"
+        )
+    return _zip_tree(path)
+
+
+def _zip_tree(path: Path) -> Tree:
+    try:
+        archive = zipfile.ZipFile(path)
+    except (zipfile.BadZipFile, OSError, ValueError):
+        raise InputError(f"{path}: not a zip, or one that was cut short; download or pack it again") from None
     members: dict[str, zipfile.ZipInfo] = {}
     folders: set[str] = set()
     for info in archive.infolist():
@@ -82,6 +97,7 @@ def open_tree(path: Path) -> Tree:
     for name in members:
         folders.update("/".join(name.split("/")[:depth]) for depth in range(1, name.count("/") + 1))
     return Tree(
+        source=path,
         root=path,
         files=tuple(sorted(members)),
         folders=tuple(sorted(folders)),
@@ -108,7 +124,7 @@ def _folder_tree(path: Path) -> Tree:
         here = Path(folder).relative_to(path)
         folders.extend((here / name).as_posix() for name in below)
         files.extend((here / name).as_posix() for name in names if not _hidden((name,)))
-    return Tree(root=path, files=tuple(sorted(files)), folders=tuple(sorted(folders)))
+    return Tree(source=path, root=path, files=tuple(sorted(files)), folders=tuple(sorted(folders)))
 
 
 def close_tree(tree: Tree) -> None:
