@@ -28,7 +28,7 @@ def match_channels(images_NCSS: Tensor, channels: int) -> Tensor:
     return torch.cat(parts).to(torch.uint8)
 
 
-def check_images(data: DataSet, count: int, seed: int = 0) -> tuple[Tensor, str]:
+def gather_check_images(data: DataSet, count: int, seed: int = 0) -> tuple[Tensor, str]:
     """At least `count` uint8 images and where they come from, such as '3589 val'.
 
     All validation images; where those are fewer, training images drawn by `seed` fill up, and where the data

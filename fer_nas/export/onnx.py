@@ -19,8 +19,11 @@ import torch
 from torch import Tensor, nn
 
 from fer_nas.artifacts import ModelMetadata, atomic_path
-from fer_nas.errors import FerNasError
+from fer_nas.data.load import load
+from fer_nas.errors import FerNasError, InputError
+from fer_nas.export.images import gather_check_images, match_channels
 from fer_nas.export.runtime import INPUT, OUTPUT, open_model, run_model
+from fer_nas.export.trained import open_trained
 
 OPSET = 18
 MIN_CHECK_IMAGES = 256
@@ -37,6 +40,7 @@ class ExportResult:
     size: int
     max_difference: float
     checked: int
+    source: str = ""  # where the images came from, such as "3589 val"
 
 
 class WithSoftmax(nn.Module):
@@ -46,6 +50,27 @@ class WithSoftmax(nn.Module):
 
     def forward(self, image: Tensor) -> Tensor:
         return self.network(image).softmax(1)
+
+
+def export(run: Path, out: Path | None = None, *, checkpoint: str = "best") -> ExportResult:
+    """The network of a training run as an ONNX file, default model.onnx in the run's folder.
+
+    It is checked on the run's validation images, at least 256 (see `gather_check_images`). A run whose images
+    are no longer where it read them is an InputError.
+    """
+    trained = open_trained(run, checkpoint)
+    path = Path(run) / "model.onnx" if out is None else Path(out)
+    if path.suffix.lower() != ".onnx":
+        raise InputError(f"--out {path}: the file's name must end with .onnx")
+    try:
+        data = load(trained.data, seed=trained.seed)
+    except InputError as error:
+        raise InputError(
+            f"the export is checked on the images of {run}, which cannot be read: {error}"
+        ) from None
+    images, source = gather_check_images(data, MIN_CHECK_IMAGES)
+    images = match_channels(images, trained.metadata.channels)
+    return replace(to_onnx(trained.network, trained.metadata, images, path), source=source)
 
 
 def to_onnx(
@@ -59,7 +84,7 @@ def to_onnx(
     side = metadata.input_size
     assert check_images.dtype == torch.uint8 and check_images.shape[1:] == (metadata.channels, side, side)
     assert len(check_images) >= MIN_CHECK_IMAGES, (
-        f"{len(check_images)} check images; {MIN_CHECK_IMAGES} are needed"
+        f"{len(check_images)} images to check; {MIN_CHECK_IMAGES} are needed"
     )
     reference = WithSoftmax(copy.deepcopy(network)).cpu().float().eval()
     expected_NK = predict(reference, check_images)
