@@ -1,4 +1,4 @@
-"""One drawn face: polygons and lines in head coordinates, placed by rotation, scale and perspective, and shrunk.
+"""One drawn face: polygons and lines in head coordinates, placed by a rotation, scale and perspective.
 
 Points are complex numbers x + iy: x to the right, y down, the head reaches from y = −1 (crown) to 1 (chin). A
 rotation, scale and shift is then one multiplication and one addition.
@@ -16,7 +16,7 @@ Points = NDArray[np.complex128]
 Values = NDArray[np.float64]
 
 
-@dataclass(frozen=True, kw_only=True)
+@dataclass(frozen=True)
 class Expression:
     """Where the movable parts of a face stand, in head coordinates; the defaults are a face at rest."""
 
@@ -47,6 +47,7 @@ _ARC = np.linspace(0, 1, 17)
 _ALONG = -np.cos(np.linspace(0, np.pi, 15))  # from corner to corner of an eye or mouth, denser at the corners
 _PARABOLA = 1 - _ALONG**2
 _HALF_ELLIPSE = np.sqrt(_PARABOLA)
+_VISIBLE = 0.25  # lines in the skin fainter than this are left out
 
 
 class Strokes:
@@ -67,7 +68,7 @@ class Strokes:
         self.fill(np.concatenate((x + 1j * upper, (x + 1j * lower)[::-1])), tone)
 
     def render(self, image: NDArray[np.uint8], place: complex, middle: complex, lean: complex) -> None:
-        """Draw on `image`: head point z lies at middle + place·z / (1 + lean·z), the product of lean as of vectors."""
+        """Draw on `image`: head point z lies at middle + place·z / (1 + lean·z), a scalar product below."""
         z = np.concatenate([points for points, _, _ in self.rows])
         z = middle + place * z / (1 + lean.real * z.real + lean.imag * z.imag)
         placed = np.rint(z.view(np.float64) * (1 << _SUBPIXEL_BITS)).astype(np.int32).reshape(-1, 2)
@@ -94,9 +95,9 @@ def _ellipse(centre: complex, wide: float, tall: float) -> Points:
 def portrait(face: Expression, rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
     """One face without light and grain: uint8 (size, size), drawn larger and shrunk."""
     side = size * max(3, -(-96 // size))
-    turn = np.radians(np.clip(rng.normal(0, 6), -15, 15))
+    turn = np.radians(np.clip(rng.normal(0, 5.5), -15, 15))
     place = complex(side * rng.uniform(0.38, 0.48) * np.exp(1j * turn))
-    middle = side * complex(0.5 + rng.uniform(-0.06, 0.06), 0.5 + rng.uniform(-0.06, 0.06))
+    middle = side * complex(0.5 + rng.uniform(-0.05, 0.05), 0.5 + rng.uniform(-0.05, 0.05))
     lean = complex(rng.normal(0, 0.04), rng.normal(0, 0.04))
     skin = rng.uniform(105, 215)
     hair = rng.uniform(15, 90) if rng.random() < 0.75 else rng.uniform(120, 190)
@@ -135,35 +136,28 @@ def _head(strokes: Strokes, rng: np.random.Generator, skin: float, hair: float) 
 def _features(strokes: Strokes, face: Expression, rng: np.random.Generator, skin: float, hair: float) -> None:
     eye_x, eye_y, brow_y = rng.uniform(0.33, 0.39), rng.normal(-0.12, 0.015), -0.36
     nose_y, mouth_y = rng.normal(0.26, 0.015), rng.normal(0.56, 0.02)
-    if rng.random() < 0.2:
-        strokes.fill(
-            0.42j + 0.52 * _CIRCLE[:13].real + 0.55j * _CIRCLE[:13].imag, skin * rng.uniform(0.55, 0.85)
-        )
-    if face.forehead > 0.25:
-        for height in (0.60, 0.69):
-            strokes.line(
-                _curve(-0.3 - 1j * height, 0.3 - 1j * height, 0.03), 0.025, skin * (1 - 0.3 * face.forehead)
-            )
+    if rng.random() < 0.15:  # a beard
+        strokes.fill(_ellipse(0.42j, 0.52, 0.55)[:13], skin * rng.uniform(0.62, 0.85))
+    if face.forehead > _VISIBLE:
+        for height in (-0.60j, -0.69j):
+            strokes.line(_curve(-0.3 + height, 0.3 + height, 0.03), 0.025, skin * (1 - 0.3 * face.forehead))
     for side in (-1.0, 1.0):
         _eye(strokes, face, rng, complex(side * eye_x, eye_y), skin)
         _brow(strokes, face, rng, side, eye_x, brow_y, min(hair, skin * 0.6))
-        if face.frown > 0.25:
-            strokes.line(
-                _curve(side * 0.05 - 0.40j, side * 0.06 - 0.2j, 0), 0.03, skin * (1 - 0.4 * face.frown)
-            )
-        if face.fold > 0.25:
-            start, end = (
-                complex(side * 0.2, nose_y - 0.04),
-                complex(side * (face.mouth_width + 0.1), mouth_y - 0.05),
-            )
+        if face.frown > _VISIBLE:
+            upright = _curve(side * 0.05 - 0.4j, side * 0.06 - 0.2j, 0)
+            strokes.line(upright, 0.03, skin * (1 - 0.4 * face.frown))
+        if face.fold > _VISIBLE:
+            start = complex(side * 0.2, nose_y - 0.04)
+            end = complex(side * (face.mouth_width + 0.1), mouth_y - 0.05)
             strokes.line(_curve(start, end, 0.05), 0.03, skin * (1 - 0.35 * face.fold))
     strokes.line(_curve(0.05 - 0.12j, complex(0.11, nose_y - 0.03), 0), 0.03, skin * 0.82)
     strokes.line(_curve(complex(-0.15, nose_y), complex(0.15, nose_y), -0.05), 0.035, skin * 0.62)
-    if face.wrinkle > 0.25:
+    if face.wrinkle > _VISIBLE:
         for height in (-0.12j, -0.04j):
             strokes.line(_curve(-0.12 + height, 0.12 + height, -0.04), 0.03, skin * (1 - 0.4 * face.wrinkle))
     _mouth(strokes, face, rng, mouth_y, skin)
-    if rng.random() < 0.18:
+    if rng.random() < 0.18:  # glasses
         tone, wide, tall = rng.uniform(10, 60), rng.uniform(0.24, 0.28), rng.uniform(0.19, 0.24)
         for side in (-1, 1):
             strokes.line(_ellipse(complex(side * eye_x, eye_y), wide, tall), 0.035, tone)
@@ -201,8 +195,8 @@ def _brow(
 
 
 def _mouth(strokes: Strokes, face: Expression, rng: np.random.Generator, y: float, skin: float) -> None:
-    """Lips around an opening: a parabola from corner to corner, the lower edge of an open one half an ellipse."""
-    x = _ALONG * max(face.mouth_width, 0.12)
+    """Lips around an opening: parabolas from corner to corner, its lower edge half an ellipse."""
+    x = _ALONG * face.mouth_width
     middle = y + face.corner * (0.3 - _ALONG**2)
     one_side = np.exp(-(((_ALONG - 0.55 * rng.choice((-1, 1))) / 0.35) ** 2)) * _HALF_ELLIPSE
     raised = face.upper_lip * _PARABOLA + face.sneer * one_side
