@@ -1,0 +1,230 @@
+"""Boxes, labels and probability bars on a frame: pure functions, sizes relative to the frame's."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from functools import lru_cache
+
+import cv2
+import numpy as np
+
+from fer_nas_live.faces import Face
+
+Colour = tuple[int, int, int]  # blue, green, red
+Rect = tuple[int, int, int, int]  # x, y, w, h
+
+COLOURS: dict[str, Colour] = {
+    "angry": (77, 77, 240),
+    "disgust": (94, 174, 70),
+    "fear": (214, 110, 165),
+    "happy": (66, 200, 250),
+    "sad": (235, 150, 80),
+    "surprise": (80, 140, 255),
+    "neutral": (205, 205, 205),
+    "contempt": (190, 190, 60),
+}
+INK, PAPER, FAINT = (24, 20, 18), (245, 245, 245), (90, 84, 80)
+SHARPNESS = 4
+"""Text and panels are drawn this many times larger and shrunk, which makes their edges smooth."""
+CAPITAL = 22.0
+"""Height in pixels of a capital letter of OpenCV's font at scale 1."""
+
+
+def unit(frame: np.ndarray) -> int:
+    """Height in pixels of a label's letters: a thirtieth of the short side, at least 9."""
+    return max(9, round(min(frame.shape[:2]) / 30))
+
+
+@lru_cache(maxsize=1024)
+def text_mask(text: str, height: int) -> np.ndarray:
+    """(h,w) float32 coverage, 0 to 1, of a line with capitals of `height` pixels; h = 1.6 · height."""
+    big = height * SHARPNESS
+    scale, thickness = big / CAPITAL, max(1, round(big / 9))
+    (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
+    rows, columns = round(1.6 * height), max(1, -(-(width + thickness) // SHARPNESS))
+    canvas = np.zeros((rows * SHARPNESS, columns * SHARPNESS), np.uint8)
+    cv2.putText(
+        canvas, text, (thickness // 2, round(1.3 * big)), cv2.FONT_HERSHEY_SIMPLEX, scale, 255, thickness
+    )
+    return cv2.resize(canvas, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+
+
+@lru_cache(maxsize=256)
+def _rounded_mask(width: int, height: int, radius: int) -> np.ndarray:
+    k = SHARPNESS
+    radius = min(radius, width // 2, height // 2)
+    canvas = np.zeros((height * k, width * k), np.uint8)
+    r = radius * k
+    cv2.rectangle(canvas, (r, 0), (width * k - r - 1, height * k - 1), 255, -1)
+    cv2.rectangle(canvas, (0, r), (width * k - 1, height * k - r - 1), 255, -1)
+    for x in (r, width * k - r - 1):
+        for y in (r, height * k - r - 1):
+            cv2.circle(canvas, (x, y), r, 255, -1)
+    return cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
+
+
+def blend(image: np.ndarray, mask: np.ndarray, x: int, y: int, colour: Colour, opacity: float = 1.0) -> None:
+    """Paint `colour` through `mask` at (x, y), in place; what lies outside the image is cut off."""
+    height, width = image.shape[:2]
+    left, top = max(0, x), max(0, y)
+    right, bottom = min(width, x + mask.shape[1]), min(height, y + mask.shape[0])
+    if left >= right or top >= bottom:
+        return
+    part = image[top:bottom, left:right]
+    cover = (mask[top - y : bottom - y, left - x : right - x] * opacity)[..., None]
+    part[:] = np.rint(part + cover * (np.array(colour, np.float32) - part)).astype(np.uint8)
+
+
+def _panel(image: np.ndarray, rect: Rect, colour: Colour, opacity: float, radius: int) -> None:
+    x, y, w, h = rect
+    if w > 0 and h > 0:
+        blend(image, _rounded_mask(w, h, radius), x, y, colour, opacity)
+
+
+def _inside(x: int, y: int, w: int, h: int, frame: np.ndarray) -> Rect:
+    """The rectangle moved into the frame, as far as it fits."""
+    return max(0, min(x, frame.shape[1] - w)), max(0, min(y, frame.shape[0] - h)), w, h
+
+
+def _common(a: Rect, b: Rect) -> int:
+    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    return max(0, width) * max(0, height)
+
+
+def draw_box(image: np.ndarray, box: Rect, colour: Colour, size: int) -> None:
+    """A thin frame with strong corners, in place."""
+    x, y, w, h = box
+    thin = max(1, size // 9)
+    thick, arm = 2 * thin + 1, max(3, min(w, h) // 5)
+    right, bottom = x + w - 1, y + h - 1
+    cv2.rectangle(image, (x, y), (right, bottom), colour, thin, cv2.LINE_AA)
+    for cx, cy, dx, dy in ((x, y, 1, 1), (right, y, -1, 1), (x, bottom, 1, -1), (right, bottom, -1, -1)):
+        cv2.line(image, (cx, cy), (cx + dx * arm, cy), colour, thick, cv2.LINE_AA)
+        cv2.line(image, (cx, cy), (cx, cy + dy * arm), colour, thick, cv2.LINE_AA)
+
+
+def label_rect(frame: np.ndarray, box: Rect, text: str, size: int) -> Rect:
+    """Where the label of `box` goes: above it, else below, else over its upper edge; always in the frame."""
+    width, height = text_mask(text, size).shape[1] + size, round(1.9 * size)
+    x, y, _, h = box
+    gap = max(2, size // 4)
+    top = y - height - gap
+    if top < 0:
+        top = y + h + gap if y + h + gap + height <= frame.shape[0] else y + gap
+    return _inside(x, top, width, height, frame)
+
+
+def draw_label(image: np.ndarray, rect: Rect, text: str, colour: Colour, size: int) -> None:
+    """A filled pill with dark text, in place."""
+    x, y, w, h = rect
+    _panel(image, rect, colour, 0.95, size // 2)
+    mask = text_mask(text, size)
+    blend(image, mask, x + (w - mask.shape[1]) // 2, y + (h - mask.shape[0]) // 2, INK)
+
+
+def fitting_label(frame: np.ndarray, texts: Sequence[str], size: int) -> str | None:
+    """The first text that is no wider than the frame; None where none is."""
+    return next((text for text in texts if text_mask(text, size).shape[1] + size <= frame.shape[1]), None)
+
+
+def bars_size(classes: Sequence[str], size: int) -> tuple[int, int]:
+    """Width and height of the panel of probability bars whose letters are `size` pixels high."""
+    names = max(text_mask(name, size).shape[1] for name in classes)
+    return names + 9 * size + text_mask("100%", size).shape[1], round((1.8 * len(classes) + 1) * size)
+
+
+def draw_bars(
+    image: np.ndarray, rect: Rect, classes: Sequence[str], probabilities: np.ndarray, size: int
+) -> None:
+    """One bar a class on a dark panel, in place; the largest is written bright."""
+    x, y, w, h = rect
+    _panel(image, rect, INK, 0.78, size)
+    names, figures = (max(text_mask(t, size).shape[1] for t in some) for some in (classes, ("100%",)))
+    left = x + size + names + size
+    length = x + w - size - figures - size - left
+    best, row = int(np.argmax(probabilities)), (h - size) / len(classes)
+    thickness = max(3, round(0.7 * size))
+    for k, name in enumerate(classes):
+        middle = round(y + size / 2 + (k + 0.5) * row)
+        colour = PAPER if k == best else (175, 172, 170)
+        text, figure = text_mask(name, size), text_mask(f"{100 * probabilities[k]:.0f}%", size)
+        blend(image, text, x + size, middle - round(0.8 * size), colour)
+        blend(image, figure, x + w - size - figure.shape[1], middle - round(0.8 * size), colour)
+        _panel(image, (left, middle - thickness // 2, length, thickness), FAINT, 0.8, thickness // 2)
+        filled = max(thickness if probabilities[k] > 0.005 else 0, round(length * float(probabilities[k])))
+        _panel(
+            image, (left, middle - thickness // 2, filled, thickness), colour_of(name), 1.0, thickness // 2
+        )
+
+
+def colour_of(name: str) -> Colour:
+    return COLOURS.get(name, COLOURS["neutral"])
+
+
+def bars_rect(
+    frame: np.ndarray, box: Rect, width: int, height: int, taken: Sequence[Rect], force: bool
+) -> Rect | None:
+    """A free place for a face's bars: right, left, below or above it, else a corner; None where none is free.
+
+    With `force` the place that covers least of `taken` is taken instead of none.
+    """
+    rows, columns = frame.shape[:2]
+    gap = max(2, min(rows, columns) // 60)
+    if width + 2 * gap > columns or height + 2 * gap > rows:
+        return None
+    x, y, w, h = box
+    level = max(gap, min(y, rows - height - gap))
+    along = max(gap, min(x, columns - width - gap))
+    far, low = columns - width - gap, rows - height - gap
+    places = [
+        (x + w + 2 * gap, level),
+        (x - width - 2 * gap, level),
+        (along, y + h + 2 * gap),
+        (along, y - height - 2 * gap),
+    ]
+    places += [(far, gap), (gap, gap), (far, low), (gap, low)]
+    fit = [(px, py, width, height) for px, py in places if gap <= px <= far and gap <= py <= low]
+    free = [place for place in fit if not any(_common(place, other) for other in taken)]
+    if free:
+        return free[0]
+    return min(fit, key=lambda place: sum(_common(place, other) for other in taken)) if force else None
+
+
+def annotate(
+    frame: np.ndarray,
+    faces: Sequence[Face],
+    classes: Sequence[str],
+    fps: float | None = None,
+    notice: str | None = None,
+) -> np.ndarray:
+    """A copy of the (H,W,3) BGR frame with box, label and bars of every face that has room.
+
+    The largest face always gets its bars where they fit into the frame at all.
+    """
+    image = frame.copy()
+    size, small = unit(frame), max(8, round(0.65 * unit(frame)))
+    labels: list[tuple[Face, Rect, str]] = []
+    for face in faces:
+        draw_box(image, face.box, colour_of(face.label), size)
+        short = f"{face.label} {100 * face.confidence:.0f}%"
+        choices = [f"{face.track}  {short}"] if len(faces) > 1 else []
+        text = fitting_label(frame, [*choices, short, face.label], size)
+        if text:
+            labels.append((face, label_rect(frame, face.box, text, size), text))
+    taken: list[Rect] = [face.box for face in faces] + [rect for _, rect, _ in labels]
+    width, height = bars_size(classes, small)
+    for rank, face in enumerate(sorted(faces, key=lambda face: -face.box[2] * face.box[3])):
+        place = bars_rect(frame, face.box, width, height, taken, force=rank == 0)
+        if place:
+            draw_bars(image, place, classes, face.probabilities, small)
+            taken.append(place)
+    for face, rect, text in labels:
+        draw_label(image, rect, text, colour_of(face.label), size)
+    for text, right in ((f"{fps:.0f} FPS" if fps else None, True), (notice, False)):
+        if text and fitting_label(frame, [text], small):
+            w, h = text_mask(text, small).shape[1] + small, round(1.9 * small)
+            spot = _inside(frame.shape[1] - w - small // 2 if right else small // 2, small // 2, w, h, frame)
+            _panel(image, spot, INK, 0.7, small // 2)
+            blend(image, text_mask(text, small), spot[0] + small // 2, spot[1] + round(0.15 * small), PAPER)
+    return image

@@ -1,0 +1,239 @@
+"""Where frames come from: camera, picture, folder of pictures, video file, stream address."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+
+import cv2
+import numpy as np
+
+from fer_nas.errors import InputError
+from fer_nas_live.pictures import PICTURE_ENDINGS, looks_like_picture, read_picture, to_bgr
+from fer_nas_live.quiet import quiet_stderr
+
+STREAM_TIMEOUT = 10.0
+"""Seconds a stream may take to open, and to send the next frame."""
+CAMERA_RETRIES, CAMERA_PAUSE = 20, 0.05
+"""A camera that gives no frame this many times in a row, with this pause in seconds, is gone."""
+_TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
+
+Note = Callable[[str], None]
+
+
+@dataclass(frozen=True)
+class Frame:
+    """One picture of a source: (H,W,3) uint8 BGR, number from 0, time in seconds, file in a folder."""
+
+    image: np.ndarray
+    index: int
+    time: float
+    name: str | None = None
+
+
+@dataclass(frozen=True, kw_only=True)
+class Source:
+    """An opened source; `frames` yields until the end and raises InputError when a camera is gone."""
+
+    kind: str  # camera, picture, folder, video or stream
+    name: str
+    frames: Iterator[Frame]
+    close: Callable[[], None]
+    fps: float | None = None
+    count: int | None = None
+    files: tuple[Path, ...] = ()
+
+    @property
+    def continuous(self) -> bool:
+        """Whether one frame follows from the last, so that faces can be tracked and smoothed."""
+        return self.kind in ("camera", "video", "stream")
+
+
+def open_source(*, camera: int | None, source: str | None, note: Note) -> Source:
+    """Open what the user named; exactly one of `camera` and `source` is given. `note` hears warnings."""
+    if (camera is None) == (source is None):
+        raise InputError("give either --camera N or --source PATH_OR_ADDRESS")
+    if camera is not None:
+        return _camera(camera)
+    assert source is not None
+    if "://" in source and not source.lower().startswith("file://"):
+        return _stream(source, note)
+    path = Path(source[7:] if source.lower().startswith("file://") else source)
+    try:
+        if path.is_dir():
+            return _folder(path, note)
+        if not path.exists():
+            raise InputError(f"source not found: {path}")
+        if path.is_file() and path.stat().st_size == 0:
+            raise InputError(f"{path} is empty (0 bytes)")
+    except OSError as error:
+        raise InputError(f"cannot read {source!r}: {error.strerror or error}") from None
+    return _picture(path) if looks_like_picture(path) else _video(path, note)
+
+
+def usable_cameras(limit: int = 10) -> list[int]:
+    """Indices of cameras that deliver a frame; on Linux only /dev/video* are tried."""
+    if sys.platform.startswith("linux"):
+        numbers = sorted(int(p.name[5:]) for p in Path("/dev").glob("video*") if p.name[5:].isdigit())[:limit]
+    else:
+        numbers = list(range(min(limit, 4)))
+    found = []
+    for number in numbers:
+        with quiet_stderr():
+            capture = cv2.VideoCapture(number)
+            if capture.isOpened() and capture.read()[0]:
+                found.append(number)
+            capture.release()
+    return found
+
+
+def _camera(number: int) -> Source:
+    with quiet_stderr():
+        capture = cv2.VideoCapture(number)
+        ok, first = capture.read() if capture.isOpened() else (False, None)
+    if not ok or first is None:
+        opened = capture.isOpened() or Path(f"/dev/video{number}").exists()
+        capture.release()
+        usable = ", ".join(str(n) for n in usable_cameras() if n != number) or "none"
+        problem = "gives no picture (busy in another program, or no permission)" if opened else "not found"
+        raise InputError(f"camera {number} {problem}; usable cameras: {usable}")
+    fps = capture.get(cv2.CAP_PROP_FPS)
+    frames = _camera_frames(capture, number, first)
+    return Source(
+        kind="camera",
+        name=f"camera {number}",
+        frames=frames,
+        close=capture.release,
+        fps=fps if 1 <= fps <= 240 else None,
+    )
+
+
+def _camera_frames(capture: cv2.VideoCapture, number: int, first: np.ndarray) -> Iterator[Frame]:
+    start, index, image = time.monotonic(), 0, first
+    while True:
+        yield Frame(to_bgr(image), index, time.monotonic() - start)
+        index += 1
+        for _ in range(CAMERA_RETRIES):
+            with quiet_stderr():
+                ok, image = capture.read()
+            if ok:
+                break
+            time.sleep(CAMERA_PAUSE)
+        else:
+            raise InputError(f"camera {number} stopped after {index} frames; was it unplugged?")
+
+
+def _picture(path: Path) -> Source:
+    image = read_picture(path)
+    return Source(
+        kind="picture",
+        name=str(path),
+        frames=iter([Frame(image, 0, 0.0, path.name)]),
+        close=lambda: None,
+        count=1,
+        files=(path,),
+    )
+
+
+def _folder(path: Path, note: Note) -> Source:
+    inside = sorted(path.rglob("*"))
+    files = tuple(
+        file
+        for file in inside
+        if file.is_file()
+        and not any(part.startswith(".") for part in file.relative_to(path).parts)
+        and file.suffix.lower() in PICTURE_ENDINGS
+    )
+    if not files:
+        raise InputError(f"no pictures in {path}; it holds {len(inside)} other entries")
+    frames = _folder_frames(path, files, note)
+    return Source(
+        kind="folder", name=str(path), frames=frames, close=lambda: None, count=len(files), files=files
+    )
+
+
+def _folder_frames(folder: Path, files: tuple[Path, ...], note: Note) -> Iterator[Frame]:
+    index = 0
+    for file in files:
+        try:
+            image = read_picture(file)
+        except InputError as error:
+            note(f"warning: left out: {error}")
+            continue
+        yield Frame(image, index, 0.0, file.relative_to(folder).as_posix())
+        index += 1
+    if not index:
+        raise InputError(f"none of the {len(files)} pictures in {folder} can be read")
+
+
+def _video(path: Path, note: Note) -> Source:
+    with quiet_stderr():
+        # FFmpeg by name: with CAP_ANY a '%' in the path would be taken as the pattern of an image sequence
+        capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
+    if not capture.isOpened():
+        raise InputError(
+            f"{path} is neither a picture nor a video that can be opened (damaged or another format?)"
+        )
+    return _moving("video", str(path), capture, note)
+
+
+def _stream(address: str, note: Note) -> Source:
+    timeout = int(STREAM_TIMEOUT * 1000)
+    settings = [cv2.CAP_PROP_OPEN_TIMEOUT_MSEC, timeout, cv2.CAP_PROP_READ_TIMEOUT_MSEC, timeout]
+    with quiet_stderr():
+        capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, settings)
+    if not capture.isOpened():
+        raise InputError(
+            f"cannot open the stream {address}: no answer in {STREAM_TIMEOUT:g} s, or not a video"
+        )
+    return _moving("stream", address, capture, note)
+
+
+def _moving(kind: str, name: str, capture: cv2.VideoCapture, note: Note) -> Source:
+    fps, count = capture.get(cv2.CAP_PROP_FPS), capture.get(cv2.CAP_PROP_FRAME_COUNT)
+    turn = _turn_by_hand(capture)
+    with quiet_stderr():
+        ok, first = capture.read()
+    if not ok:
+        capture.release()
+        raise InputError(f"{name}: no frame can be decoded (damaged, or a codec that OpenCV lacks)")
+    promised = int(count) if 0 < count < 1e9 else None
+    fps = fps if 0.1 <= fps <= 1000 else 25.0
+    frames = _moving_frames(capture, name, first, turn, fps, promised, note)
+    return Source(kind=kind, name=name, frames=frames, close=capture.release, fps=fps, count=promised)
+
+
+def _turn_by_hand(capture: cv2.VideoCapture) -> int | None:
+    """Ask OpenCV to apply the clip's rotation; where it will not, the cv2.rotate code that does.
+
+    The default of CAP_PROP_ORIENTATION_AUTO differs between OpenCV versions (off in 4.11).
+    """
+    if capture.set(cv2.CAP_PROP_ORIENTATION_AUTO, 1) and capture.get(cv2.CAP_PROP_ORIENTATION_AUTO) == 1:
+        return None
+    return _TURNS.get(int(capture.get(cv2.CAP_PROP_ORIENTATION_META)) % 360)
+
+
+def _moving_frames(
+    capture: cv2.VideoCapture,
+    name: str,
+    first: np.ndarray,
+    turn: int | None,
+    fps: float,
+    promised: int | None,
+    note: Note,
+) -> Iterator[Frame]:
+    index, last, ok, image = 0, -1 / fps, True, first
+    while ok:
+        seconds = capture.get(cv2.CAP_PROP_POS_MSEC) / 1000
+        if not last < seconds < last + 60:  # a file without usable time stamps
+            seconds = last + 1 / fps
+        last = seconds
+        yield Frame(to_bgr(image if turn is None else cv2.rotate(image, turn)), index, round(seconds, 6))
+        index += 1
+        with quiet_stderr():
+            ok, image = capture.read()
+    if promised and index < promised:
+        note(f"warning: {name}: {index} of {promised} frames could be read; the file is cut or damaged")

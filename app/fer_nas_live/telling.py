@@ -1,0 +1,93 @@
+"""What a run says: lines for faces, a progress bar, a summary."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections import Counter
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass, field
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from fer_nas_live.faces import Face
+from fer_nas_live.sources import Frame, Source
+
+NOTE_EVERY = 10.0
+"""Seconds between progress lines where the output is no terminal."""
+
+
+@dataclass(kw_only=True)
+class Summary:
+    """What a run saw and used; `exit_code` is 0, or 130 and 143 after SIGINT and SIGTERM."""
+
+    detector: str
+    provider: str
+    model: str
+    frames: int = 0
+    faces: int = 0
+    frames_with_face: int = 0
+    labels: Counter[str] = field(default_factory=Counter)
+    seconds: float = 0.0
+    exit_code: int = 0
+
+    @property
+    def fps(self) -> float:
+        return self.frames / self.seconds if self.seconds > 0 else 0.0
+
+    def count(self, faces: list[Face], seconds: float) -> None:
+        """Take in one frame; `seconds` have passed since the start."""
+        self.frames += 1
+        self.faces += len(faces)
+        self.frames_with_face += bool(faces)
+        self.labels.update(face.label for face in faces)
+        self.seconds = seconds
+
+    def line(self) -> str:
+        shares = ", ".join(f"{name} {100 * n / self.faces:.0f} %" for name, n in self.labels.most_common())
+        seen = (
+            f"{self.faces} faces in {self.frames_with_face} of them ({shares})"
+            if self.faces
+            else "no face found"
+        )
+        return f"{self.frames} frames, {seen}; {self.seconds:.1f} s, {self.fps:.1f} frames/s"
+
+
+@contextlib.contextmanager
+def progress(source: Source, window: bool, notes: Console) -> Iterator[Callable[[list[Face]], None]]:
+    """A function to call after each frame: a bar on a terminal, a line now and then elsewhere."""
+    last, frames = time.monotonic(), 0
+    total = source.count
+
+    def line(faces: list[Face]) -> None:
+        nonlocal last, frames
+        frames += 1
+        if time.monotonic() - last > NOTE_EVERY:
+            last = time.monotonic()
+            say(notes, f"frame {frames}" + (f" of {total}" if total else ""))
+
+    if window or source.kind == "picture" or not notes.is_terminal:
+        yield line
+        return
+    columns = [TextColumn("{task.description:<9}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn()]
+    with Progress(*columns, console=notes, transient=True) as bar:
+        task = bar.add_task("", total=total)
+
+        def advance(faces: list[Face]) -> None:
+            bar.update(task, advance=1, description=faces[0].label if faces else "no face")
+
+        yield advance
+
+
+def tell(out: Console, frame: Frame, faces: list[Face], named: bool) -> None:
+    start = f"{frame.name}: " if named else ""
+    for face in faces:
+        x, y, w, h = face.box
+        say(out, f"{start}{face.label} {100 * face.confidence:.0f} %  box {x},{y} {w}x{h}")
+    if not faces:
+        say(out, f"{start}no face found")
+
+
+def say(out: Console, text: str) -> None:
+    out.print(text, markup=False, highlight=False, soft_wrap=True)
