@@ -1,4 +1,4 @@
-"""What a data set holds, as `fer-nas data` shows it: counts, sizes, duplicates, agreement of two label tracks."""
+"""What a data set holds, as `fer-nas data` shows it: counts, sizes, duplicates, agreement of label tracks."""
 
 from __future__ import annotations
 
@@ -8,17 +8,18 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from rich import box
 from rich.console import Console
 from rich.markup import escape
 from rich.table import Table
 
 from fer_nas.config import DataConfig
 from fer_nas.data.duplicates import REPEATED, duplicates
-from fer_nas.data.load import load
+from fer_nas.data.load import load, recognize
 from fer_nas.data.sheet import check_sheet_path, contact_sheet
 from fer_nas.data.split import DataSet, Split
 from fer_nas.data.tracks import agreement, vote_counts
-from fer_nas.data.votes import find_votes, read_votes
+from fer_nas.data.votes import BESIDE, find_votes, read_votes
 from fer_nas.errors import InputError
 
 __all__ = ["agreement", "describe", "print_report", "run", "vote_counts"]
@@ -86,7 +87,7 @@ def _by_size(splits: dict[str, Any]) -> dict[str, list[str]]:
 
 def _table(title: str, columns: list[str]) -> Table:
     """An empty table with a left column and one on the right for each of `columns`."""
-    table = Table(title=title, title_justify="left")
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
     table.add_column("")
     for column in columns:
         table.add_column(escape(column), justify="right")
@@ -95,17 +96,15 @@ def _table(title: str, columns: list[str]) -> Table:
 
 def _count_table(report: dict[str, Any], console: Console) -> None:
     splits = report["splits"]
-    soft = [name for name, split in splits.items() if split["targets"] == "distribution"]
     table = _table("Images of each class", list(splits))
     for name in report["classes"]:
         table.add_row(escape(name), *(f"{split['counts'][name]:,}" for split in splits.values()))
     table.add_section()
     table.add_row("all", *(f"{split['images']:,}" for split in splits.values()))
     console.print(table)
+    soft = ", ".join(name for name, split in splits.items() if split["targets"] == "distribution")
     if soft:
-        console.print(
-            f"Distributions, counted by their most probable class: {', '.join(soft)}", highlight=False
-        )
+        console.print(f"Distributions, counted by their most probable class: {soft}", highlight=False)
 
 
 def _print_duplicates(found: dict[str, Any], console: Console) -> None:
@@ -114,14 +113,17 @@ def _print_duplicates(found: dict[str, Any], console: Console) -> None:
         table.add_row(f"repeated in {escape(name)}", f"{count:,}")
     for pair, count in found["across"].items():
         first, _, second = pair.partition(" and ")
-        table.add_row(f"in {escape(first)} and again in {escape(second)}", f"{count:,}")
+        table.add_row(f"in {escape(second)}, and in {escape(first)} too", f"{count:,}")
     wrong = found["contradicting"]
     table.add_row(f"with contradicting labels ({wrong['groups']:,} pictures)", f"{wrong['images']:,}")
     console.print(table)
     for group in wrong["examples"]:
-        listed = "; ".join(f"{member['name']} is {member['label']}" for member in group[:4])
-        more = f"; and {len(group) - 4} more" if len(group) > 4 else ""
-        console.print(f"  same picture: {listed}{more}", markup=False, highlight=False, soft_wrap=True)
+        named: dict[str, list[str]] = {}
+        for member in group:
+            named.setdefault(member["label"], []).append(member["name"])
+        more = {label: f" (and {len(names) - 1} more)" if names[1:] else "" for label, names in named.items()}
+        listed = "; ".join(f"{label}: {names[0]}{more[label]}" for label, names in named.items())
+        console.print(f"Same picture: {listed}", markup=False, highlight=False, soft_wrap=True)
 
 
 def _print_votes(votes: dict[str, Any], console: Console) -> None:
@@ -129,11 +131,8 @@ def _print_votes(votes: dict[str, Any], console: Console) -> None:
     for name in next(iter(votes.values()))["majority"]:
         table.add_row(name, *(f"{split['majority'][name]:,}" for split in votes.values()))
     table.add_section()
-    for title, key in (
-        ("all", "majority_images"),
-        ("by largest vote", "largest_images"),
-        ("voted on", "rows"),
-    ):
+    keys = {"all": "majority_images", "by largest vote": "largest_images", "voted on": "rows"}
+    for title, key in keys.items():
         table.add_row(title, *(f"{split[key]:,}" for split in votes.values()))
     console.print(table)
 
@@ -142,7 +141,7 @@ def _print_agreement(found: dict[str, Any], console: Console) -> None:
     if found["share"] is None:
         return
     columns = list(next(iter(found["table"].values())))
-    table = _table("FER2013's label (rows) and people's largest vote, %", [name[:8] for name in columns])
+    table = _table("FER2013's label (rows) and people's largest vote, %", columns)
     for name, row in found["table"].items():
         table.add_row(name, *(f"{100 * row[column]:.0f}" for column in columns))
     console.print(table)
@@ -160,7 +159,8 @@ def run(config: DataConfig, sheet: Path | None, json: bool, console: Console) ->
     if sheet is not None:
         check_sheet_path(sheet)
     dataset = load(config, report=True)
-    report = describe(dataset) | _both_tracks(config, dataset)
+    report = describe(dataset)
+    report |= _both_tracks(config, dataset, report["notes"])
     if sheet is not None:
         contact_sheet(dataset, sheet)
     if json:
@@ -174,19 +174,27 @@ def run(config: DataConfig, sheet: Path | None, json: bool, console: Console) ->
         notes.print(f"note: {note}", markup=False, highlight=False, soft_wrap=True)
 
 
-def _both_tracks(config: DataConfig, dataset: DataSet) -> dict[str, Any]:
-    """`votes` and `agreement` for the report; nothing where the data set has no second track."""
+def _both_tracks(config: DataConfig, dataset: DataSet, notes: list[str]) -> dict[str, Any]:
+    """`votes` and `agreement` for the report; nothing where the data set has no second track.
+
+    Votes that lie beside the data and cannot be used become a note; votes that were asked for are an error.
+    """
     if dataset.labels not in ("fer2013", "ferplus"):
         return {}
+    table = (config.dataset or recognize(config.data)) == "fer2013-csv"
     try:
-        path = find_votes(Path(config.data), config.votes)
+        path = find_votes(Path(config.data), config.votes, ("fer2013new.csv",) if table else BESIDE)
     except InputError:
         if config.votes is not None:
             raise
         return {}
-    other = load(replace(config, labels="fer2013" if dataset.labels == "ferplus" else "ferplus"), report=True)
-    tracks = {dataset.labels: dataset, other.labels: other}
-    return {
-        "votes": vote_counts(read_votes(path)),
-        "agreement": agreement(tracks["fer2013"], tracks["ferplus"]),
-    }
+    other = "fer2013" if dataset.labels == "ferplus" else "ferplus"
+    try:
+        tracks = {dataset.labels: dataset, other: load(replace(config, labels=other), report=True)}
+        counts = vote_counts(read_votes(path))
+    except InputError as error:
+        if config.votes is not None:
+            raise
+        notes.append(f"the FER+ votes are not compared: {error}")
+        return {}
+    return {"votes": counts, "agreement": agreement(tracks["fer2013"], tracks["ferplus"])}

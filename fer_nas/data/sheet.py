@@ -23,7 +23,7 @@ _PAPER, _INK = (250, 250, 250), (30, 30, 30)
 def contact_sheet(dataset: DataSet, path: Path, per_class: int = 12, seed: int = 0) -> None:
     """Write a PNG with one labelled row of `per_class` random images a class, from the first split.
 
-    Images of distributions stand in the row of their most probable class; a data set without labels has one row.
+    A distribution stands in the row of its most probable class; without labels there is one row.
     """
     check_sheet_path(path)
     split_name, split = next(iter(dataset.splits.items()))

@@ -17,10 +17,10 @@ _PARTS = {"training": "train", "publictest": "val", "privatetest": "test"}
 def agreement(fer2013: DataSet, ferplus: DataSet) -> dict[str, Any]:
     """How often people's largest vote is FER2013's own label, for the images that have both, matched by name.
 
-    per_split: images, share that agrees, and the rule of the FER+ label: `largest vote` where the votes are at
-    hand, else `majority`. images, share and table: all splits by largest vote together; table has for each
-    FER2013 class the shares of the FER+ classes, summing to 1 (all 0 where the class has no image). A share of
-    no images is None.
+    per_split: images, share that agrees, and the rule of the FER+ label: `largest vote` where the votes are
+    at hand, else `majority`. images, share and table: all splits by largest vote together. table: for each
+    FER2013 class the shares of the FER+ classes, summing to 1 (all 0 where the class has no image). A share
+    of no images is None.
     """
     own = {
         name: fer2013.classes[label]
@@ -64,7 +64,7 @@ def _named(split: Split, classes: tuple[str, ...]) -> list[tuple[str, str]]:
 
 
 def vote_counts(votes: Votes) -> dict[str, dict[str, Any]]:
-    """For each split of a vote file: rows, images by the majority rule a class, their sum, and by largest vote."""
+    """For each split of a vote file: rows, images of each class by the majority rule, and totals."""
     splits = [_PARTS.get(part.lower(), "") for part in _usages(votes)]
     by_majority, by_largest = majority(votes.votes), largest(votes.votes)
     result = {}
