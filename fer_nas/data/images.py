@@ -43,10 +43,11 @@ def find_items(tree: Tree) -> Found:
     Classes: expressions in the canonical order where every folder is one, the sorted names where none is;
     a mixture is an InputError that lists what is known.
     """
-    base = _base(tree)
-    splits = {folder.lower() for folder in _below(tree.folders, base)} & set(SPLIT_FOLDERS)
-    depth = len(base) + (1 if splits else 0)
     pictures = [(name, tuple(name.split("/"))) for name in tree.files if is_picture(name)]
+    folders = {parts[:-1] for _, parts in pictures}
+    base = _base(folders)
+    splits = {folder.lower() for folder in _below(folders, base)} & set(SPLIT_FOLDERS)
+    depth = len(base) + (1 if splits else 0)
     notes: list[str] = []
     stray = [name for name, parts in pictures if not _fits(parts, base, depth, bool(splits))]
     if stray:
@@ -74,20 +75,21 @@ def find_items(tree: Tree) -> Found:
     return Found(classes=classes, items=items, notes=tuple(notes))
 
 
-def _below(folders: tuple[str, ...], base: tuple[str, ...]) -> set[str]:
-    paths = [tuple(folder.split("/")) for folder in folders]
-    return {parts[len(base)] for parts in paths if len(parts) > len(base) and parts[: len(base)] == base}
+def _below(folders: set[tuple[str, ...]], base: tuple[str, ...]) -> set[str]:
+    """Names of the folders in `base` on the way to pictures; folders: those that pictures lie in."""
+    return {parts[len(base)] for parts in folders if len(parts) > len(base) and parts[: len(base)] == base}
 
 
-def _base(tree: Tree) -> tuple[str, ...]:
+def _base(folders: set[tuple[str, ...]]) -> tuple[str, ...]:
     """The folders that archives wrap around the splits: only ones of their level, neither split nor class."""
     base: tuple[str, ...] = ()
     while True:
-        below = _below(tree.folders, base)
+        below = _below(folders, base)
         if len(below) != 1:
             return base
         (only,) = below
-        if only.lower() in SPLIT_FOLDERS or not _below(tree.folders, (*base, only)):
+        inner = _below(folders, (*base, only))
+        if only.lower() in SPLIT_FOLDERS or canonical_class(only) or not inner:
             return base
         base = (*base, only)
 

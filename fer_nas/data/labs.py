@@ -94,9 +94,9 @@ class FaceCutter:
 def read_ckplus(
     tree: Tree, config: DataConfig, seed: int, report: bool, *, by_subject: bool = True
 ) -> DataSet:
-    """CK+'s cohn-kanade-images and Emotion: of a labelled sequence the last three frames, the first as neutral.
+    """CK+'s official tree: of each labelled sequence the last three frames, and the first as neutral.
 
-    Faces are cut out of frames that are not square (640×490). config.contempt 'drop' leaves those out.
+    Faces are cut out of frames that are not square (640×490). Contempt is dropped unless config keeps it.
     """
     sequences: dict[tuple[str, str], list[str]] = {}
     emotion_file: dict[tuple[str, str], str] = {}

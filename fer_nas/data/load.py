@@ -90,8 +90,8 @@ def recognize(path: Path | str) -> str:
 def load(config: DataConfig, *, seed: int = 0, report: bool = False) -> DataSet:
     """The data set of `config`; what is drawn (missing splits, folds, limit) is drawn by the seed.
 
-    report: for looking at data, not training: a table without labels gives the one split `unlabelled` (zeros as
-    targets, no classes) instead of an InputError, and subjects too few for the folds the one split `all`.
+    report: for looking at data, not training: a table without labels gives the split `unlabelled` (zeros as
+    targets, no classes) instead of an InputError, and subjects too few for the folds one split `all`.
     """
     name = config.dataset
     if name is not None and name not in DATASETS:
@@ -112,6 +112,8 @@ def load(config: DataConfig, *, seed: int = 0, report: bool = False) -> DataSet:
         data = DATASETS[name].read(tree, config, seed, report)
     finally:
         close_tree(tree)
+    if not report:
+        _check_trainable(data, config.data)
     return _limited(data, config.limit, seed)
 
 
@@ -162,6 +164,14 @@ def _candidates(tree: Tree) -> list[str]:
     if CIFAR_FOLDER in tree.folders or tree.root.resolve().name == CIFAR_FOLDER:
         found.append("cifar10")
     return list(dict.fromkeys(found))
+
+
+def _check_trainable(data: DataSet, where: str) -> None:
+    if len(data.classes) < 2:
+        raise InputError(f"{where}: one class only ({', '.join(data.classes)}); at least two are needed")
+    for name in ("train", "val"):
+        if name not in data.splits or not len(data.splits[name]):
+            raise InputError(f"{where}: too few images, none is left for the split {name!r}")
 
 
 def _limited(data: DataSet, limit: int | None, seed: int) -> DataSet:

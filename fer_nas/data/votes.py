@@ -1,7 +1,7 @@
 """FER+ (Barsoum et al. 2016): ten people's votes for each FER2013 image, and the rules from votes to targets.
 
-By the majority rule 25,060 / 3,199 / 3,153 images of the authors' complete `fer2013new.csv` count (train, val,
-test). A `ferplus.csv` of the 35,710 images that could be aligned to file names counts 25,057 / 3,199 / 3,152.
+By the majority rule 25,060 / 3,199 / 3,153 images (train, val, test) count in the authors' `fer2013new.csv`.
+A `ferplus.csv` of the 35,710 images that could be aligned to file names counts 25,057 / 3,199 / 3,152.
 """
 
 from __future__ import annotations
