@@ -29,7 +29,7 @@ def ferplus_splits(
     row_of = torch.tensor(vote_rows)
     missing = int((row_of < 0).sum())
     if missing:
-        notes.append(f"{missing} images have no votes in {votes.path.name} and are left out")
+        notes.append(f"images left out for want of votes in {votes.path.name}: {missing}")
     splits = {}
     for name, part in rows.items():
         voted = part[row_of[part] >= 0]

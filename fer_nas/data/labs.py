@@ -82,7 +82,7 @@ class FaceCutter:
     def __call__(self, picture: np.ndarray) -> np.ndarray:
         height, width = picture.shape[:2]
         side = min(height, width)
-        boxes = self.cascade.detectMultiScale(to_grey(picture), 1.1, 5, minSize=(side // 4, side // 4))
+        boxes = self.cascade.detectMultiScale(to_grey(picture), 1.1, 5, minSize=(side // 6, side // 6))
         if len(boxes):
             x, y, w, h = max(boxes, key=lambda box: int(box[2]) * int(box[3]))
             self.found += 1
