@@ -88,7 +88,7 @@ class ArchConfig:
     """The optimizer of the architecture parameters λ: Adam, betas (0.5, 0.999)."""
 
     method: str = _f("darts-1st", "How λ's gradient is estimated.", ("darts-1st", "darts-2nd"))
-    space: str = _f("darts", "Search space; see docs/architecture.md.", ("darts", "fer"))
+    space: str = _f("darts", "Search space; see docs/architecture.md.", ("darts", "auto-fernet", "fer"))
     arch_learning_rate: float = _f(3e-4, "Learning rate of λ.", low=0)
     arch_weight_decay: float = _f(1e-3, "Weight decay of λ.", low=0)
     warmup_epochs: int = _f(0, "First epochs in which λ is frozen.", low=0)
@@ -141,7 +141,9 @@ class TrainConfig:
 _TINY_AUGMENT = {"rotate": 5.0, "shift": 0.04, "scale": 0.05}
 SEARCH_PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
-    "cpu": {"epochs": 8, "channels": 8, "layers": 5, "batch_size": 64, "limit": 6000, "arch_learning_rate": 3e-3},
+    "cpu": {"epochs": 5, "warmup_epochs": 1, "channels": 8, "layers": 3, "batch_size": 64, "limit": 6000,
+            "space": "fer", "stem": "stride2", "image_size": 24, "learning_rate": 0.1, "learning_rate_min": 0.01,
+            "arch_learning_rate": 1e-2, "arch_weight_decay": 0.0},
     "tiny": {"epochs": 3, "channels": 4, "layers": 3, "batch_size": 32, "limit": 700, "arch_learning_rate": 1e-2,
              "learning_rate": 0.1, **_TINY_AUGMENT},
 }  # fmt: skip

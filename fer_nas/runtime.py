@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import pickle
 import signal
 import sys
@@ -48,6 +49,11 @@ def generator(*parts: object) -> torch.Generator:
     """A CPU generator seeded by all of `parts` (seed, epoch, what it is for), the same on every machine."""
     digest = hashlib.sha256("/".join(map(str, parts)).encode()).digest()
     return torch.Generator().manual_seed(int.from_bytes(digest[:8], "little") >> 1)
+
+
+def cosine(first: float, last: float, progress: float) -> float:
+    """Cosine schedule from `first` at progress 0 to `last` at progress 1."""
+    return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
 
 
 class Interrupted(KeyboardInterrupt):

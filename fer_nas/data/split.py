@@ -47,6 +47,12 @@ class Split:
         """int64 (N,): the class, or the most probable class of a distribution."""
         return self.targets if self.targets.ndim == 1 else self.targets.argmax(1)
 
+    def channel_statistics(self) -> tuple[tuple[float, ...], tuple[float, ...]]:
+        """Mean and standard deviation of the images per channel, in 0 to 255; the deviation is at least 1."""
+        values = self.images.float()
+        mean, std = values.mean((0, 2, 3)), values.std((0, 2, 3))
+        return tuple(mean.tolist()), tuple(std.clamp_min(1.0).tolist())
+
 
 @dataclass(frozen=True, kw_only=True)
 class DataSet:

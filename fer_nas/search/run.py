@@ -1,0 +1,322 @@
+"""The search: data + supernet + method → genotype.json, a record of every epoch, and a checkpoint.
+
+Random numbers of an epoch come from generators seeded by (seed, epoch, purpose), so a resumed run replays the order
+of images and continues bit for bit.
+"""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+import fer_nas
+from fer_nas.artifacts import GenotypeFile, RunFolder, read_json, write_json
+from fer_nas.bilevel.methods import find_method
+from fer_nas.bilevel.protocol import InnerStep
+from fer_nas.config import SearchConfig, from_dict, to_dict
+from fer_nas.data import batches
+from fer_nas.data.load import load
+from fer_nas.data.split import DataSet, Split
+from fer_nas.errors import InputError
+from fer_nas.progress import EpochTable, number, percent, seconds
+from fer_nas.report.pictures import draw_cells, draw_curves
+from fer_nas.runtime import (
+    Interrupted,
+    StopFlag,
+    choose_device,
+    cosine,
+    describe_device,
+    generator,
+    load_checkpoint,
+    peak_memory_mib,
+    require_finite,
+    save_checkpoint,
+)
+from fer_nas.space.decode import count_skips, decode
+from fer_nas.space.relax import entropy
+from fer_nas.space.supernet import Supernet
+from fer_nas.space.variants import find_space
+from fer_nas.tasks.cells import CellSearch
+
+ARCH_BETAS = (0.5, 0.999)  # Liu et al. 2019
+COLUMNS = {
+    "epoch": ("epoch", str),
+    "train_loss": ("train loss", number),
+    "val_loss": ("val loss", number),
+    "val_accuracy": ("val accuracy", percent),
+    "arch_entropy": ("λ entropy", number),
+    "skips_normal": ("skips n", str),
+    "skips_reduce": ("skips r", str),
+    "seconds": ("time", seconds),
+}
+
+
+@dataclass
+class State:
+    """All that changes during a search; `checkpoint` and `restore` are each other's inverse."""
+
+    task: CellSearch
+    arch: Tensor
+    weights_optimizer: torch.optim.SGD
+    arch_optimizer: torch.optim.Adam
+    epoch: int = 1  # the one being run, from 1
+    step: int = 0  # its finished steps
+    loss_sum: float = 0.0
+    seconds: float = 0.0  # spent so far in this epoch
+    seconds_before: float = 0.0  # spent in the epochs before it
+
+    def checkpoint(self) -> dict[str, Any]:
+        return {
+            "kind": "search",
+            "supernet": self.task.supernet.state_dict(),
+            "arch": self.arch.detach(),
+            "weights_optimizer": self.weights_optimizer.state_dict(),
+            "arch_optimizer": self.arch_optimizer.state_dict(),
+            "progress": [self.epoch, self.step, self.loss_sum, self.seconds, self.seconds_before],
+        }
+
+    def restore(self, saved: dict[str, Any], where: Path) -> None:
+        if saved.get("kind") != "search":
+            raise InputError(f"{where} is not the checkpoint of a search")
+        self.task.supernet.load_state_dict(saved["supernet"])
+        with torch.no_grad():
+            self.arch.copy_(saved["arch"])
+        self.weights_optimizer.load_state_dict(saved["weights_optimizer"])
+        self.arch_optimizer.load_state_dict(saved["arch_optimizer"])
+        self.epoch, self.step, self.loss_sum, self.seconds, self.seconds_before = saved["progress"]
+
+
+def build(config: SearchConfig, dataset: DataSet, device: torch.device) -> State:
+    torch.manual_seed(config.run.seed)
+    space = find_space(config.arch.space)
+    mean, std = dataset.train.channel_statistics()
+    supernet = Supernet(
+        space,
+        classes=len(dataset.classes),
+        c_in=dataset.channels,
+        image_size=dataset.image_size,
+        channels=config.network.channels,
+        layers=config.network.layers,
+        stem=config.network.stem,
+        mean=mean,
+        std=std,
+    )
+    task = CellSearch(supernet.to(device, memory_format=torch.channels_last), space)
+    arch = task.initial_hyper(generator(config.run.seed, "arch")).to(device).requires_grad_()
+    w, a = config.weights, config.arch
+    return State(
+        task=task,
+        arch=arch,
+        weights_optimizer=torch.optim.SGD(
+            supernet.parameters(), w.learning_rate, momentum=w.momentum, weight_decay=w.weight_decay
+        ),
+        arch_optimizer=torch.optim.Adam(
+            [arch], a.arch_learning_rate, betas=ARCH_BETAS, weight_decay=a.arch_weight_decay
+        ),
+    )
+
+
+def velocity(optimizer: torch.optim.SGD, names: list[str]) -> dict[str, Tensor]:
+    """The momentum buffers by weight name; empty before the first step."""
+    found = {}
+    for name, parameter in zip(names, optimizer.param_groups[0]["params"], strict=True):
+        buffer = optimizer.state[parameter].get("momentum_buffer") if parameter in optimizer.state else None
+        if buffer is not None:
+            found[name] = buffer
+    return found
+
+
+@torch.no_grad()
+def validate(task: CellSearch, arch: Tensor, split: Split, batch_size: int) -> tuple[float, float]:
+    """Loss and accuracy of the supernet at λ on a split, in batches whose own statistics normalize them."""
+    weights = task.weights()
+    loss, correct = 0.0, 0
+    for start, end in batches.bounds(len(split), batch_size):
+        images, targets = split.images[start:end].float(), split.targets[start:end]
+        logits = task.logits(weights, arch, images)
+        loss += torch.nn.functional.cross_entropy(logits, targets, reduction="sum").item()
+        labels = targets if targets.ndim == 1 else targets.argmax(1)
+        correct += int((logits.argmax(1) == labels).sum())
+    return loss / len(split), correct / len(split)
+
+
+class Search:
+    """One run in its folder."""
+
+    def __init__(self, config: SearchConfig, folder: RunFolder, dataset: DataSet, console: Console) -> None:
+        self.config, self.folder, self.dataset, self.console = config, folder, dataset, console
+        self.device = choose_device(config.run.device)
+        self.method = find_method(config.arch.method).make()
+        halves = batches.halves(dataset.train, generator(config.run.seed, "halves"))
+        self.weights_split, self.arch_split = (half.to(self.device) for half in halves)
+        self.val_split = dataset.splits.get("val", halves[1]).to(self.device)
+        if min(len(self.weights_split), len(self.arch_split)) < 2:
+            raise InputError(f"{config.data.data}: {len(dataset.train)} training images are too few; search needs at least 4")
+        if config.run.batch_size < 2:
+            raise InputError("--batch-size is 1; BatchNorm needs at least 2 images a batch")
+        size = config.run.batch_size
+        self.steps = min(batches.steps(len(half), size) for half in (self.weights_split, self.arch_split))
+        self.state = build(config, dataset, self.device)
+
+    def restore(self) -> None:
+        file = self.folder / "checkpoint.pt"
+        self.state.restore(load_checkpoint(file), file)
+        self.folder.keep_epochs(self.state.epoch - 1)
+
+    def save(self) -> None:
+        save_checkpoint(self.folder / "checkpoint.pt", self.state.checkpoint())
+
+    def one_step(self, train: tuple[Tensor, Tensor], val: tuple[Tensor, Tensor], learning_rate: float) -> Tensor:
+        """λ one step along the hypergradient, then w one step; returns the training loss."""
+        state, w = self.state, self.config.weights
+        weights = state.task.weights()
+        if state.epoch > self.config.arch.warmup_epochs:
+            step = InnerStep(
+                learning_rate=learning_rate,
+                momentum=w.momentum,
+                weight_decay=w.weight_decay,
+                velocity=velocity(state.weights_optimizer, list(weights)),
+            )
+            found = self.method.hypergradient(state.task, weights, state.arch, train, val, step)  # type: ignore[arg-type]
+            state.arch.grad = found.total
+            state.arch_optimizer.step()
+        state.weights_optimizer.zero_grad()
+        loss = state.task.inner_loss(weights, state.arch.detach(), train)  # type: ignore[arg-type]
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(list(weights.values()), w.gradient_clip)
+        state.weights_optimizer.step()
+        return loss.detach()
+
+    def one_epoch(self, table: EpochTable, stop: StopFlag) -> None:
+        """The steps that are left of the current epoch."""
+        state, run, w = self.state, self.config.run, self.config.weights
+        learning_rate = cosine(w.learning_rate, w.learning_rate_min, (state.epoch - 1) / run.epochs)
+        for group in state.weights_optimizer.param_groups:
+            group["lr"] = learning_rate
+        pairs = zip(
+            *(
+                batches.epoch(
+                    split,
+                    run.batch_size,
+                    generator=generator(run.seed, state.epoch, name),
+                    augment=self.config.augment,
+                )
+                for name, split in (("weights", self.weights_split), ("arch", self.arch_split))
+            ),
+            strict=False,
+        )
+        started, before = time.monotonic(), state.seconds
+        for train, val in islice(pairs, state.step, self.steps):
+            loss = self.one_step(train, val, learning_rate)
+            state.loss_sum += loss.item()
+            require_finite(state.loss_sum, f"epoch {state.epoch}, step {state.step + 1}")
+            state.step += 1
+            state.seconds = before + time.monotonic() - started
+            table.step(state.epoch, state.step)
+            if stop.signal is not None and state.step < self.steps:
+                self.interrupt(stop.signal)
+
+    def interrupt(self, signal_number: int) -> None:
+        self.save()
+        raise Interrupted(signal_number, f"stopped; go on with: fer-nas search --resume {self.folder.path}")
+
+    def finish_epoch(self, table: EpochTable) -> None:
+        """Record the epoch, write the genotype so far, move on, checkpoint."""
+        state, run = self.state, self.config.run
+        started = time.monotonic()
+        val_loss, val_accuracy = validate(state.task, state.arch.detach(), self.val_split, run.batch_size)
+        spent = state.seconds + time.monotonic() - started
+        mixtures = state.task.mixtures(state.arch.detach())
+        genotype = decode(mixtures, state.task.space)
+        total = state.seconds_before + spent
+        row = {
+            "epoch": state.epoch,
+            "train_loss": state.loss_sum / self.steps,
+            "val_loss": val_loss,
+            "val_accuracy": val_accuracy,
+            "learning_rate": state.weights_optimizer.param_groups[0]["lr"],
+            "arch_entropy": sum(entropy(part).item() for part in mixtures.values()) / len(mixtures),
+            "skips_normal": count_skips(genotype.normal),
+            "skips_reduce": count_skips(genotype.reduce),
+            "seconds": spent,
+            "gpu_days": total / 86400 if self.device.type == "cuda" else 0.0,
+            "peak_memory_mib": peak_memory_mib(self.device),
+        }
+        self.folder.append_metrics(row)
+        table.add(row)
+        GenotypeFile(
+            genotype=genotype,
+            name=f"{self.config.arch.method}-{self.dataset.name}",
+            space=self.config.arch.space,
+            method=self.config.arch.method,
+            dataset=self.dataset.name,
+            labels=self.dataset.labels,
+            seed=run.seed,
+            source={
+                "epochs": state.epoch,
+                "val_accuracy": val_accuracy,
+                "val_count": len(self.val_split),
+                "seconds": total,
+                "device": describe_device(self.device),
+                "image_size": self.dataset.image_size,
+            },
+        ).save(self.folder / "genotype.json")
+        state.epoch, state.step, state.loss_sum, state.seconds = state.epoch + 1, 0, 0.0, 0.0
+        state.seconds_before = total
+        self.save()
+
+    def run(self) -> None:
+        config, state = self.config, self.state
+        title = f"{config.arch.method} on {self.dataset.name}, {describe_device(self.device)}"
+        with StopFlag.watch() as stop, EpochTable(title, COLUMNS, config.run.epochs, self.steps, self.console) as table:
+            for row in self.folder.metrics():
+                table.rows.append(row)
+            while state.epoch <= config.run.epochs:
+                self.one_epoch(table, stop)
+                self.finish_epoch(table)
+                if stop.signal is not None and state.epoch <= config.run.epochs:
+                    self.interrupt(stop.signal)
+        found = GenotypeFile.load(self.folder / "genotype.json")
+        draw_cells(found.genotype, self.folder / "cells.png")
+        draw_curves(self.folder.metrics(), self.folder / "curves.png")
+
+
+def search(config: SearchConfig, out: Path | None, console: Console) -> RunFolder:
+    """A new search in a new folder."""
+    choose_device(config.run.device)
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    dataset = load(config.data, seed=config.run.seed)
+    for note in dataset.notes:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    folder = RunFolder.create(out, config.arch.method)
+    run = Search(config, folder, dataset, console)
+    write_json(
+        folder / "config.json",
+        {"kind": "search", "fer_nas_version": fer_nas.__version__, "config": to_dict(config), "classes": list(dataset.classes)},
+    )  # fmt: skip
+    console.print(f"run folder: {folder.path}", highlight=False, markup=False, soft_wrap=True)
+    run.run()
+    return folder
+
+
+def resume(path: Path, console: Console) -> RunFolder:
+    """Go on with a search from its last checkpoint; one that is finished is left as it is."""
+    folder = RunFolder.open(path)
+    saved = read_json(folder / "config.json", "run configuration")
+    if saved.get("kind") != "search":
+        raise InputError(f"{path} is a {saved.get('kind')} run; resume it with `fer-nas {saved.get('kind')} --resume {path}`")
+    config = from_dict(SearchConfig, saved["config"], str(folder / "config.json"))
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    run = Search(config, folder, load(config.data, seed=config.run.seed), console)
+    run.restore()
+    run.run()
+    return folder

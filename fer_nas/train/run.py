@@ -1,0 +1,404 @@
+"""Training a derived network: genotype + data → best.safetensors, a record of every epoch, and the test figures.
+
+The validation split chooses the epoch; the test split is read once, at the end, with the weights so chosen.
+"""
+
+from __future__ import annotations
+
+import copy
+import time
+from dataclasses import dataclass, replace
+from itertools import islice
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from safetensors import SafetensorError
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+import fer_nas
+from fer_nas.artifacts import Genotype, GenotypeFile, RunFolder, atomic_path, read_json, write_json
+from fer_nas.config import TrainConfig, from_dict, to_dict
+from fer_nas.data import batches
+from fer_nas.data.load import load
+from fer_nas.data.split import DataSet, Split
+from fer_nas.errors import InputError
+from fer_nas.progress import EpochTable, number, percent, seconds
+from fer_nas.report.pictures import draw_confusion, draw_curves
+from fer_nas.runtime import (
+    Interrupted,
+    StopFlag,
+    choose_device,
+    cosine,
+    describe_device,
+    generator,
+    global_random_state,
+    load_checkpoint,
+    peak_memory_mib,
+    require_finite,
+    restore_random_state,
+    save_checkpoint,
+)
+from fer_nas.space.network import Network
+from fer_nas.train.metrics import multiply_adds, parameters, soft_cross_entropy, summary
+
+EVALUATION_BATCH = 256
+COLUMNS = {
+    "epoch": ("epoch", str),
+    "train_loss": ("train loss", number),
+    "val_loss": ("val loss", number),
+    "val_accuracy": ("val accuracy", percent),
+    "best_accuracy": ("best", percent),
+    "learning_rate": ("rate", number),
+    "seconds": ("time", seconds),
+}
+
+
+@dataclass(frozen=True, kw_only=True)
+class NetworkSpec:
+    """What is needed to build the network again; stands in config.json."""
+
+    genotype: Genotype
+    genotype_name: str
+    classes: tuple[str, ...]
+    input_size: int
+    channels: int
+    dataset: str
+    labels: str | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+
+    def to_dict(self) -> dict[str, Any]:
+        return {**self.__dict__, "genotype": self.genotype.to_dict()}
+
+    @classmethod
+    def from_dict(cls, value: dict[str, Any], where: str) -> NetworkSpec:
+        try:
+            made = cls(**{name: value[name] for name in cls.__dataclass_fields__})
+        except KeyError as error:
+            raise InputError(f"{where}: no {error} in it; not a training run of this version") from None
+        return replace(
+            made,
+            genotype=Genotype.from_dict(value["genotype"], where),
+            classes=tuple(made.classes),
+            mean=tuple(made.mean),
+            std=tuple(made.std),
+        )
+
+    def build(self, config: TrainConfig) -> Network:
+        return Network(
+            self.genotype,
+            classes=len(self.classes),
+            c_in=self.channels,
+            image_size=self.input_size,
+            channels=config.network.channels,
+            layers=config.network.layers,
+            stem=config.network.stem,
+            auxiliary=config.recipe.auxiliary,
+            dropout=config.recipe.dropout,
+            mean=self.mean,
+            std=self.std,
+        )
+
+
+def read_run(folder: RunFolder) -> tuple[TrainConfig, NetworkSpec]:
+    """Configuration and network of a training run; another kind of folder is an InputError."""
+    where = str(folder / "config.json")
+    saved = read_json(folder / "config.json", "run configuration")
+    if saved.get("kind") != "train":
+        raise InputError(f"{folder.path} holds a {saved.get('kind')} run; a training run is needed (fer-nas train)")
+    return from_dict(TrainConfig, saved["config"], where), NetworkSpec.from_dict(saved, where)
+
+
+def load_weights(network: nn.Module, path: Path) -> None:
+    try:
+        network.load_state_dict(load_file(path))
+    except FileNotFoundError:
+        raise InputError(f"{path} not found; has this training finished an epoch?") from None
+    except (SafetensorError, RuntimeError) as error:
+        raise InputError(f"{path} does not fit its network: {str(error).splitlines()[0]}") from None
+
+
+def load_network(folder: RunFolder, which: str = "best") -> Network:
+    """The network of a training run with its `best` (by validation) or `last` weights, in eval mode on the CPU."""
+    config, spec = read_run(folder)
+    network = spec.build(config)
+    load_weights(network, folder / f"{which}.safetensors")
+    return network.eval()
+
+
+@torch.no_grad()
+def predict(network: nn.Module, split: Split) -> Tensor:
+    """Logits (N, K) on the split's device, in eval mode."""
+    network.eval()
+    return torch.cat([network(images) for images, _ in batches.ordered(split, EVALUATION_BATCH)])
+
+
+class MovingAverage:
+    """Exponential moving average of weights and norm statistics: a ← d·a + (1 − d)·w, d = min(decay, (1 + t)/(10 + t))."""
+
+    def __init__(self, network: nn.Module, decay: float) -> None:
+        self.network, self.decay, self.steps = copy.deepcopy(network).requires_grad_(False), decay, 0
+
+    @torch.no_grad()
+    def update(self, network: nn.Module) -> None:
+        self.steps += 1
+        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
+        pairs = zip(self.network.state_dict().values(), network.state_dict().values(), strict=True)
+        floats = [(mine, theirs) for mine, theirs in pairs if mine.is_floating_point()]
+        torch._foreach_lerp_([mine for mine, _ in floats], [theirs for _, theirs in floats], 1 - decay)
+
+
+class Training:
+    """One training run in its folder."""
+
+    def __init__(
+        self, config: TrainConfig, spec: NetworkSpec, folder: RunFolder, dataset: DataSet, console: Console
+    ) -> None:
+        if "val" not in dataset.splits:
+            raise InputError(f"{config.data.data}: no validation images; training needs them to choose the epoch")
+        if config.run.batch_size < 2:
+            raise InputError("--batch-size is 1; BatchNorm needs at least 2 images a batch")
+        if len(dataset.train) < 2:
+            raise InputError(f"{config.data.data}: {len(dataset.train)} training image; at least 2 are needed")
+        self.config, self.spec, self.folder, self.dataset, self.console = config, spec, folder, dataset, console
+        self.device = choose_device(config.run.device)
+        self.train_split = dataset.train.to(self.device)
+        self.val_split = dataset.splits["val"].to(self.device)
+        self.steps = batches.steps(len(self.train_split), config.run.batch_size)
+        torch.manual_seed(config.run.seed)
+        self.network = spec.build(config)
+        if config.recipe.initialize_from:
+            start_from(self.network, Path(config.recipe.initialize_from), self.spec)
+        self.network = self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
+        self.average = MovingAverage(self.network, config.recipe.ema) if config.recipe.ema else None
+        self.optimizer = torch.optim.SGD(
+            self.network.parameters(),
+            config.learning_rate,
+            momentum=config.momentum,
+            weight_decay=config.weight_decay,
+            nesterov=config.nesterov,
+        )
+        self.half = self.device.type == "cuda" and config.recipe.mixed_precision
+        self.epoch, self.step, self.loss_sum, self.seconds = 1, 0, 0.0, 0.0
+        self.best_epoch, self.best_accuracy = 0, -1.0
+
+    @property
+    def evaluated(self) -> Network:
+        """The network whose figures count: the moving average where there is one."""
+        return self.average.network if self.average else self.network  # type: ignore[return-value]
+
+    def save(self) -> None:
+        save_checkpoint(
+            self.folder / "checkpoint.pt",
+            {
+                "kind": "train",
+                "network": self.network.state_dict(),
+                "average": self.average.network.state_dict() if self.average else {},
+                "average_steps": self.average.steps if self.average else 0,
+                "optimizer": self.optimizer.state_dict(),
+                "random": global_random_state(self.device),
+                "progress": [self.epoch, self.step, self.loss_sum, self.seconds, self.best_epoch, self.best_accuracy],
+            },
+        )
+
+    def restore(self) -> None:
+        file = self.folder / "checkpoint.pt"
+        saved = load_checkpoint(file)
+        if saved.get("kind") != "train":
+            raise InputError(f"{file} is not the checkpoint of a training run")
+        self.network.load_state_dict(saved["network"])
+        if self.average:
+            self.average.network.load_state_dict(saved["average"])
+            self.average.steps = saved["average_steps"]
+        self.optimizer.load_state_dict(saved["optimizer"])
+        restore_random_state(saved["random"], self.device)
+        self.epoch, self.step, self.loss_sum, self.seconds, self.best_epoch, self.best_accuracy = saved["progress"]
+        self.folder.keep_epochs(self.epoch - 1)
+
+    def learning_rate(self) -> float:
+        """Linear warm-up, then cosine, by step."""
+        recipe, done = self.config.recipe, (self.epoch - 1) * self.steps + self.step
+        warm, total = recipe.warmup_epochs * self.steps, self.config.run.epochs * self.steps
+        if done < warm:
+            return self.config.learning_rate * (done + 1) / warm
+        return cosine(self.config.learning_rate, recipe.learning_rate_min, (done - warm) / max(1, total - warm))
+
+    def one_step(self, images: Tensor, targets: Tensor) -> Tensor:
+        recipe = self.config.recipe
+        for group in self.optimizer.param_groups:
+            group["lr"] = self.learning_rate()
+        images = images.contiguous(memory_format=torch.channels_last)
+        self.optimizer.zero_grad()
+        with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half):
+            logits = self.network(images)
+            loss = soft_cross_entropy(logits.float(), targets, recipe.label_smoothing)
+            if self.network.auxiliary_logits is not None:
+                extra = soft_cross_entropy(self.network.auxiliary_logits.float(), targets, recipe.label_smoothing)
+                loss = loss + recipe.auxiliary_weight * extra
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
+        self.optimizer.step()
+        if self.average:
+            self.average.update(self.network)
+        return loss.detach()
+
+    def one_epoch(self, table: EpochTable, stop: StopFlag) -> None:
+        run = self.config.run
+        self.network.train()
+        self.network.drop_path_probability = self.config.recipe.drop_path * (self.epoch - 1) / run.epochs
+        if self.step == 0:
+            torch.manual_seed(generator(run.seed, self.epoch, "dropout").initial_seed())
+        images = batches.epoch(
+            self.train_split,
+            run.batch_size,
+            generator=generator(run.seed, self.epoch, "train"),
+            augment=self.config.augment,
+        )
+        started, before = time.monotonic(), self.seconds
+        for batch in islice(images, self.step, self.steps):
+            self.loss_sum += self.one_step(*batch).item()
+            require_finite(self.loss_sum, f"epoch {self.epoch}, step {self.step + 1}")
+            self.step += 1
+            self.seconds = before + time.monotonic() - started
+            table.step(self.epoch, self.step)
+            if stop.signal is not None and self.step < self.steps:
+                self.interrupt(stop.signal)
+
+    def interrupt(self, signal_number: int) -> None:
+        self.save()
+        raise Interrupted(signal_number, f"stopped; go on with: fer-nas train --resume {self.folder.path}")
+
+    def finish_epoch(self, table: EpochTable) -> None:
+        started = time.monotonic()
+        logits = predict(self.evaluated, self.val_split)
+        loss = soft_cross_entropy(logits, self.val_split.targets).item()
+        accuracy = (logits.argmax(1) == self.val_split.labels()).float().mean().item()
+        if accuracy > self.best_accuracy:
+            self.best_epoch, self.best_accuracy = self.epoch, accuracy
+            self.save_weights("best")
+        row = {
+            "epoch": self.epoch,
+            "train_loss": self.loss_sum / self.steps,
+            "val_loss": loss,
+            "val_accuracy": accuracy,
+            "best_accuracy": self.best_accuracy,
+            "best_epoch": self.best_epoch,
+            "learning_rate": self.optimizer.param_groups[0]["lr"],
+            "seconds": self.seconds + time.monotonic() - started,
+            "peak_memory_mib": peak_memory_mib(self.device),
+        }
+        self.folder.append_metrics(row)
+        table.add(row)
+        self.epoch, self.step, self.loss_sum, self.seconds = self.epoch + 1, 0, 0.0, 0.0
+        if self.epoch > self.config.run.epochs:
+            self.save_weights("last")
+        self.save()
+
+    def save_weights(self, which: str) -> None:
+        state = {name: value.detach().cpu().contiguous() for name, value in self.evaluated.state_dict().items()}
+        with atomic_path(self.folder / f"{which}.safetensors") as temporary:
+            save_file(state, temporary)
+
+    def run(self) -> dict[str, Any]:
+        run = self.config.run
+        title = f"{self.spec.genotype_name} on {self.spec.dataset}, {describe_device(self.device)}"
+        with StopFlag.watch() as stop, EpochTable(title, COLUMNS, run.epochs, self.steps, self.console) as table:
+            table.rows.extend(self.folder.metrics())
+            while self.epoch <= run.epochs:
+                self.one_epoch(table, stop)
+                self.finish_epoch(table)
+                if stop.signal is not None and self.epoch <= run.epochs:
+                    self.interrupt(stop.signal)
+        return self.report()
+
+    def report(self) -> dict[str, Any]:
+        """Read the test split once with the best weights; write test.json and the pictures."""
+        network = load_network(self.folder, "best")
+        shape = (1, self.spec.channels, self.spec.input_size, self.spec.input_size)
+        value: dict[str, Any] = {
+            "best_epoch": self.best_epoch,
+            "val_accuracy": self.best_accuracy,
+            "val_count": len(self.val_split),
+            "parameters": parameters(network) - (parameters(network.auxiliary) if network.auxiliary else 0),
+            "flops": multiply_adds(network, shape),
+        }
+        split = self.dataset.splits.get("test")
+        if split is not None:
+            value |= summary(split.labels(), predict(network, split).argmax(1), self.spec.classes)
+            draw_confusion(value["confusion"], list(self.spec.classes), self.folder / "confusion.png")
+        largest = self.dataset.splits.get("test_largest")
+        if largest is not None:
+            value["test_largest"] = summary(largest.labels(), predict(network, largest).argmax(1), self.spec.classes)
+        write_json(self.folder / "test.json", value)
+        draw_curves(self.folder.metrics(), self.folder / "curves.png")
+        return value
+
+
+def start_from(network: Network, path: Path, spec: NetworkSpec) -> None:
+    """Load the best weights of another run of the same genotype; a classifier for other classes starts by class name."""
+    folder = RunFolder.open(path)
+    _, other = read_run(folder)
+    if other.genotype != spec.genotype:
+        raise InputError(f"--initialize-from {path}: that run trained another genotype")
+    try:
+        state = load_file(folder / "best.safetensors")
+    except (FileNotFoundError, SafetensorError) as error:
+        raise InputError(f"--initialize-from {path}: no usable best.safetensors: {error}") from None
+    if other.classes != spec.classes:
+        own = network.state_dict()
+        for name in ("classifier.weight", "classifier.bias"):
+            rows = own[name].clone()
+            for place, label in enumerate(spec.classes):
+                if label in other.classes:
+                    rows[place] = state[name][other.classes.index(label)]
+            state[name] = rows
+        state = {k: v for k, v in state.items() if not k.startswith("auxiliary.classifier")}
+    try:
+        missing, odd = network.load_state_dict(state, strict=False)
+    except RuntimeError as error:
+        raise InputError(f"--initialize-from {path}: another skeleton: {str(error).splitlines()[-1].strip()}") from None
+    if odd or any(not name.startswith("auxiliary.") for name in missing):
+        raise InputError(f"--initialize-from {path}: another skeleton (channels, layers or stem differ)")
+
+
+def train(config: TrainConfig, genotype: GenotypeFile, out: Path | None, console: Console) -> tuple[RunFolder, dict[str, Any]]:
+    """A new training in a new folder; returns the folder and what test.json holds."""
+    choose_device(config.run.device)
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    dataset = load(config.data, seed=config.run.seed)
+    for note in dataset.notes:
+        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+    mean, std = dataset.train.channel_statistics()
+    spec = NetworkSpec(
+        genotype=genotype.genotype,
+        genotype_name=genotype.name,
+        classes=dataset.classes,
+        input_size=dataset.image_size,
+        channels=dataset.channels,
+        dataset=dataset.name,
+        labels=dataset.labels,
+        mean=mean,
+        std=std,
+    )
+    folder = RunFolder.create(out, f"train-{genotype.name}")
+    training = Training(config, spec, folder, dataset, console)
+    genotype.save(folder / "genotype.json")
+    head = {"kind": "train", "fer_nas_version": fer_nas.__version__, "config": to_dict(config)}
+    write_json(folder / "config.json", head | spec.to_dict())
+    console.print(f"run folder: {folder.path}", highlight=False, markup=False, soft_wrap=True)
+    return folder, training.run()
+
+
+def resume(path: Path, console: Console) -> tuple[RunFolder, dict[str, Any]]:
+    """Go on with a training from its last checkpoint; a finished one only reports again."""
+    folder = RunFolder.open(path)
+    config, spec = read_run(folder)
+    if config.run.threads:
+        torch.set_num_threads(config.run.threads)
+    training = Training(config, spec, folder, load(config.data, seed=config.run.seed), console)
+    training.restore()
+    return folder, training.run()
