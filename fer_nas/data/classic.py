@@ -105,6 +105,8 @@ def read_idx(
 def read_cifar10(tree: Tree, config: DataConfig, seed: int, report: bool) -> DataSet:
     """CIFAR-10 from cifar-10-batches-py or class folders; a tenth of train, by class and seed, validates."""
     root = tree.root.parent if tree.root.resolve().name == CIFAR_FOLDER else tree.root
+    if tree.archive is not None and CIFAR_FOLDER in tree.folders:
+        raise InputError(f"{tree.source}: unpack it first and give the folder that holds {CIFAR_FOLDER}")
     if not (root / CIFAR_FOLDER).is_dir():
         return read_images(tree, config, seed, report)
     from torchvision.datasets import CIFAR10  # here: its import takes seconds

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import gzip
 import pickle
+import shutil
 import struct
 from pathlib import Path
 
@@ -113,6 +114,9 @@ def test_cifar10_batches(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Non
     write_cifar(tmp_path / "cifar-10-batches-py")
     with pytest.raises(InputError, match="incomplete or damaged"):  # these are not the published files
         read(tmp_path)
+    packed = shutil.make_archive(str(tmp_path.parent / "packed"), "zip", tmp_path)
+    with pytest.raises(InputError, match="unpack it first"):
+        read(Path(packed))
     monkeypatch.setattr(CIFAR10, "_check_integrity", lambda self: True)
     monkeypatch.setattr("torchvision.datasets.cifar.check_integrity", lambda *_: True)
     for path in (tmp_path, tmp_path / "cifar-10-batches-py"):
