@@ -17,7 +17,7 @@ from fer_nas.data.tree import open_tree
 from fer_nas.data.votes import FILE_ORDER, majority, read_votes
 
 CIFAR10 = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
-STEP = 12
+STEP = 24
 """Every how many of FER2013's images are written again in the other forms."""
 
 
