@@ -43,6 +43,7 @@ _SUBPIXEL_BITS = 4
 _T = np.linspace(0, 1, 7)
 _BOW = 4 * _T * (1 - _T)
 _CIRCLE = np.exp(1j * np.linspace(0, 2 * np.pi, 25))
+_COSINE, _SINE = _CIRCLE.real.copy(), 1j * _CIRCLE.imag
 _ARC = np.linspace(0, 1, 17)
 _ALONG = -np.cos(np.linspace(0, np.pi, 15))  # from corner to corner of an eye or mouth, denser at the corners
 _PARABOLA = 1 - _ALONG**2
@@ -89,7 +90,7 @@ def _curve(start: complex, end: complex, bow: float) -> Points:
 
 
 def _ellipse(centre: complex, wide: float, tall: float) -> Points:
-    return centre + wide * _CIRCLE.real + 1j * tall * _CIRCLE.imag
+    return wide * _COSINE + (tall * _SINE + centre)
 
 
 def portrait(face: Expression, rng: np.random.Generator, size: int) -> NDArray[np.uint8]:

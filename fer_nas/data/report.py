@@ -87,7 +87,7 @@ def _by_size(splits: dict[str, Any]) -> dict[str, list[str]]:
 
 def _table(title: str, columns: list[str]) -> Table:
     """An empty table with a left column and one on the right for each of `columns`."""
-    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, pad_edge=False)
+    table = Table(title=title, title_justify="left", box=box.SIMPLE_HEAD, padding=(0, 1, 0, 0))
     table.add_column("")
     for column in columns:
         table.add_column(escape(column), justify="right")
