@@ -162,34 +162,36 @@ def _loop(
             if not source.continuous:
                 tell(out, frame, faces, source.kind == "folder")
             advance(faces)
-            if show and _shown(show, image, frame, source, stop, note) == window.QUIT:
+            if show and not _goes_on(show, image, frame, source, stop, note):
                 return
 
 
-def _shown(
+def _goes_on(
     show: window.Window,
     image: np.ndarray,
     frame: sources.Frame,
     source: Source,
     stop: Stop,
     note: sources.Note,
-) -> str | None:
-    """Show a frame and do what the keys say; space holds the frame, and lets go of it."""
-    if source.continuous:
-        action = show.show(image, frame.time if source.kind == "video" else None)
-    else:
-        action = show.wait(image)
-    while action in (window.SNAPSHOT, window.PAUSE) and not stop.signal:
+) -> bool:
+    """Show a frame and do what the keys say; pictures, and frames after space, are held until space."""
+    held = not source.continuous
+    while not stop.signal:
+        if held:
+            action = show.wait(image, lambda: stop.signal is not None)
+        else:
+            action = show.show(image, frame.time if source.kind == "video" else None)
+        if action == window.QUIT:
+            return False
         if action == window.SNAPSHOT:
             _snapshot(image, note)
-            if source.continuous:
-                return None
-        elif not source.continuous:
-            return None  # space: the next picture
-        action = show.wait(image)
         if action == window.PAUSE:
-            return None
-    return action
+            held = not held
+            if not held:
+                return True
+        elif not held:
+            return True
+    return False
 
 
 def _snapshot(image: np.ndarray, note: sources.Note) -> None:

@@ -7,6 +7,7 @@ import re
 import socket
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 
 import cv2
@@ -73,11 +74,11 @@ class Window:
             self._start = now - seconds
         return self._key(max(1, round(1000 * (self._start + seconds - now))))
 
-    def wait(self, image: np.ndarray) -> str | None:
-        """Show a picture until a key of ours is pressed or the window is closed."""
+    def wait(self, image: np.ndarray, stopped: Callable[[], bool]) -> str | None:
+        """Show a picture until a key of ours is pressed, the window is closed or `stopped` says so (None)."""
         self._put(image)
         before = time.monotonic()
-        while (key := self._key(50)) is None:
+        while (key := self._key(50)) is None and not stopped():
             pass
         if self._start is not None:
             self._start += time.monotonic() - before
