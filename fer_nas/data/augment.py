@@ -40,7 +40,8 @@ def augment(images: Tensor, config: AugmentConfig, generator: torch.Generator) -
 
 
 def _on(value: Tensor, device: torch.device) -> Tensor:
-    return value if device.type == "cpu" else value.pin_memory().to(device, non_blocking=True)
+    """`value` there; to a GPU from pinned memory, so that the copy does not wait."""
+    return (value.pin_memory() if device.type == "cuda" else value).to(device, non_blocking=True)
 
 
 def _spread(uniform: Tensor, limit: float) -> Tensor:

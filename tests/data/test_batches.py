@@ -1,4 +1,4 @@
-"""Batches: every image once, no batch of one (case C28), the same order for the same generator, fair halves."""
+"""Batches: every image once, no last batch of one (case C28), reproducible order, fair halves."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The data report: counts, planted duplicates and contradictions, agreement of tracks, tables, JSON, notes."""
+"""The data report: counts, planted duplicates and contradictions, agreement of tracks, tables, notes."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def split(numbers: list[int], labels: list[int], prefix: str) -> Split:
 
 @pytest.fixture
 def planted() -> DataSet:
-    """train repeats image 1 twice and 2 once, once with another label; val shares 1 and 3; test shares 7 with val."""
+    """train repeats 1 twice and 2 once, with another label; val shares 1 and 3, test shares 7 with val."""
     return DataSet(
         name="planted",
         classes=("cat", "dog"),
