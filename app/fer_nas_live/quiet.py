@@ -15,7 +15,10 @@ def silence_libraries() -> None:
     import cv2
 
     if "OPENCV_LOG_LEVEL" not in os.environ:
-        cv2.utils.logging.setLogLevel(cv2.utils.logging.LOG_LEVEL_SILENT)
+        for holder in (getattr(cv2.utils, "logging", None), cv2):  # its place differs between versions
+            if holder is not None and hasattr(holder, "setLogLevel"):
+                holder.setLogLevel(0)
+                break
 
 
 @contextlib.contextmanager

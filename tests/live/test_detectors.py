@@ -109,30 +109,29 @@ def test_what_is_missing_says_what_to_do():
 def yunet_like(path):
     """A network with YuNet's twelve outputs, sure of a face in every bright cell of 8 pixels."""
     nodes, outputs, weights = [], [], []
+
+    def constant(name, values):
+        weights.append(numpy_helper.from_array(values, name))
+        return name
+
+    def node(kind, inputs, output, **attributes):
+        nodes.append(helper.make_node(kind, inputs, [output], **attributes))
+        return output
+
     for stride in (8, 16, 32):
-        kernel = np.full((1, 3, stride, stride), 1 / (3 * 255 * stride * stride), np.float32)
-        weights.append(numpy_helper.from_array(kernel if stride == 8 else kernel * 0, f"k{stride}"))
-        nodes.append(
-            helper.make_node("Conv", ["input", f"k{stride}"], [f"m{stride}"], strides=[stride, stride])
-        )
+        mean = np.full((1, 3, stride, stride), 1 / (3 * 255 * stride**2), np.float32) * (stride == 8)
+        square = {"kernel_shape": [stride, stride], "strides": [stride, stride]}
+        bright = node("Conv", ["input", constant(f"mean{stride}", mean)], f"bright{stride}", **square)
         for name, channels in (("cls", 1), ("obj", 1), ("bbox", 4), ("kps", 10)):
-            scale = np.full((channels, 1, 1, 1), 1.0 if channels == 1 else 0.0, np.float32)
-            weights.append(numpy_helper.from_array(scale, f"s{name}{stride}"))
-            shape = numpy_helper.from_array(np.array([1, -1, channels], np.int64), f"h{name}{stride}")
-            weights.append(shape)
-            nodes.append(helper.make_node("Conv", [f"m{stride}", f"s{name}{stride}"], [f"c{name}{stride}"]))
-            nodes.append(
-                helper.make_node("Transpose", [f"c{name}{stride}"], [f"t{name}{stride}"], perm=[0, 2, 3, 1])
-            )
-            nodes.append(
-                helper.make_node("Reshape", [f"t{name}{stride}", f"h{name}{stride}"], [f"{name}_{stride}"])
-            )
-            outputs.append(
-                helper.make_tensor_value_info(f"{name}_{stride}", TensorProto.FLOAT, [1, None, channels])
-            )
+            output, scale = f"{name}_{stride}", np.full((channels, 1, 1, 1), float(channels == 1), np.float32)
+            planes = node("Conv", [bright, constant(f"s{output}", scale)], f"p{output}", kernel_shape=[1, 1])
+            rows = node("Transpose", [planes], f"r{output}", perm=[0, 2, 3, 1])
+            node("Reshape", [rows, constant(f"h{output}", np.array([1, -1, channels], np.int64))], output)
+            outputs.append(helper.make_tensor_value_info(output, TensorProto.FLOAT, [1, None, channels]))
     picture = helper.make_tensor_value_info("input", TensorProto.FLOAT, [1, 3, 64, 64])
     graph = helper.make_graph(nodes, "yunet", [picture], outputs, weights)
-    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8), str(path))
+    model = helper.make_model(graph, opset_imports=[helper.make_opsetid("", 13)], ir_version=8)
+    onnx.save(model, str(path))
     return path
 
 

@@ -75,7 +75,7 @@ def test_report_has_advice_for_everything_missing(monkeypatch, tmp_path, model):
     assert value["cores"] >= 1 and "CPUExecutionProvider" in value["providers"]
     assert not value["ok"] and value["models"] == []
     advice = "\n".join(value["advice"])
-    for needed in ("fetch yunet", "--model FILE", "display: no display"):
+    for needed in ("fetch yunet", "--model FILE", "display: no "):
         assert needed in advice
     (tmp_path / models.DEFAULT_MODEL).write_bytes(model.read_bytes())
     (tmp_path / "broken.onnx").write_bytes(b"x")
