@@ -13,7 +13,6 @@ import numpy as np
 from numpy.typing import NDArray
 
 Points = NDArray[np.complex128]
-Values = NDArray[np.float64]
 
 
 @dataclass(frozen=True)
@@ -41,13 +40,17 @@ class Expression:
 
 _SUBPIXEL_BITS = 4
 _T = np.linspace(0, 1, 7)
-_BOW = 4 * _T * (1 - _T)
+_BOW = 4j * _T * (1 - _T)
+_TAPER = 1j * (1 - 0.5 * _T)
 _CIRCLE = np.exp(1j * np.linspace(0, 2 * np.pi, 25))
 _COSINE, _SINE = _CIRCLE.real.copy(), 1j * _CIRCLE.imag
 _ARC = np.linspace(0, 1, 17)
 _ALONG = -np.cos(np.linspace(0, np.pi, 15))  # from corner to corner of an eye or mouth, denser at the corners
-_PARABOLA = 1 - _ALONG**2
-_HALF_ELLIPSE = np.sqrt(_PARABOLA)
+_DOWN_PARABOLA = 1j * (1 - _ALONG**2)
+_DOWN_ELLIPSE = 1j * np.sqrt(1 - _ALONG**2)
+_CUPID = _DOWN_ELLIPSE * (1 - 0.35 * np.exp(-((_ALONG / 0.18) ** 2)))  # the upper lip's bow
+_SNEER = _DOWN_ELLIPSE * np.exp(-(((_ALONG - 0.55) / 0.35) ** 2))  # one side of it
+_EYE_WIDTH = 0.19
 _VISIBLE = 0.25  # lines in the skin fainter than this are left out
 
 
@@ -64,9 +67,9 @@ class Strokes:
     def line(self, points: Points, width: float, tone: float) -> None:
         self.rows.append((points + self.offset, round(tone), width))
 
-    def between(self, x: Values, upper: Values, lower: Values, tone: float) -> None:
-        """The area between two curves over the same x."""
-        self.fill(np.concatenate((x + 1j * upper, (x + 1j * lower)[::-1])), tone)
+    def between(self, upper: Points, lower: Points, tone: float) -> None:
+        """The area between two curves that run the same way."""
+        self.fill(np.concatenate((upper, lower[::-1])), tone)
 
     def render(self, image: NDArray[np.uint8], place: complex, middle: complex, lean: complex) -> None:
         """Draw on `image`: head point z lies at middle + place·z / (1 + lean·z), a scalar product below."""
@@ -86,7 +89,7 @@ class Strokes:
 
 def _curve(start: complex, end: complex, bow: float) -> Points:
     """Points from start to end, bent upwards by `bow` in the middle."""
-    return start + (end - start) * _T - 1j * bow * _BOW
+    return start + (end - start) * _T - bow * _BOW
 
 
 def _ellipse(centre: complex, wide: float, tall: float) -> Points:
@@ -96,7 +99,7 @@ def _ellipse(centre: complex, wide: float, tall: float) -> Points:
 def portrait(face: Expression, rng: np.random.Generator, size: int) -> NDArray[np.uint8]:
     """One face without light and grain: uint8 (size, size), drawn larger and shrunk."""
     side = size * max(3, -(-96 // size))
-    turn = np.radians(np.clip(rng.normal(0, 5.5), -15, 15))
+    turn = np.radians(min(max(rng.normal(0, 5.5), -15), 15))
     place = complex(side * rng.uniform(0.38, 0.48) * np.exp(1j * turn))
     middle = side * complex(0.5 + rng.uniform(-0.05, 0.05), 0.5 + rng.uniform(-0.05, 0.05))
     lean = complex(rng.normal(0, 0.04), rng.normal(0, 0.04))
@@ -104,7 +107,7 @@ def portrait(face: Expression, rng: np.random.Generator, size: int) -> NDArray[n
     hair = rng.uniform(15, 90) if rng.random() < 0.75 else rng.uniform(120, 190)
     strokes = Strokes()
     _head(strokes, rng, skin, hair)
-    strokes.offset = complex(np.clip(2 * lean.real + rng.normal(0, 0.03), -0.15, 0.15), lean.imag)
+    strokes.offset = complex(min(max(2 * lean.real + rng.normal(0, 0.03), -0.15), 0.15), lean.imag)
     _features(strokes, face, rng, skin, hair)
     image = np.full((side, side), round(rng.uniform(20, 220)), np.uint8)
     strokes.render(image, place, middle, lean)
@@ -122,7 +125,7 @@ def _head(strokes: Strokes, rng: np.random.Generator, skin: float, hair: float) 
     for side in (-1, 1):
         strokes.fill(_ellipse(side * (wide - 0.01) + 0.05j, 0.10, 0.20), skin * 0.85)
     outline = _ellipse(0j, wide, 1)
-    strokes.fill(outline.real * (1 - taper * np.clip(outline.imag, 0, 1) ** 2) + 1j * outline.imag, skin)
+    strokes.fill(outline.real * (1 - taper * np.maximum(outline.imag, 0) ** 2) + 1j * outline.imag, skin)
     if style:
         height, drop, tilt = rng.uniform(0.58, 0.75), rng.uniform(0.05, 0.35), rng.normal(0, 0.08)
         left, right = -np.arcsin((-height + drop - tilt) / 1.1), -np.arcsin((-height + drop + tilt) / 1.1)
@@ -166,17 +169,18 @@ def _features(strokes: Strokes, face: Expression, rng: np.random.Generator, skin
 
 
 def _eye(strokes: Strokes, face: Expression, rng: np.random.Generator, centre: complex, skin: float) -> None:
-    """Socket, white, iris cut off by the lids, lids."""
-    x = centre.real + 0.19 * _ALONG
-    upper = centre.imag - _PARABOLA * face.eye_open * rng.normal(1, 0.05)
-    lower = centre.imag + _PARABOLA * face.lid_lower * rng.normal(1, 0.05)
+    """Socket, white, iris cut off by the lids, lids: parabolas."""
+    line = centre + _EYE_WIDTH * _ALONG
+    open_by, low_by = face.eye_open * rng.normal(1, 0.05), face.lid_lower * rng.normal(1, 0.05)
+    upper, lower = line - open_by * _DOWN_PARABOLA, line + low_by * _DOWN_PARABOLA
     strokes.fill(_ellipse(centre, 0.24, 0.17), skin * 0.86)
-    strokes.between(x, upper, lower, 232)
-    iris = _ellipse(centre + rng.normal(0, 0.02) - 0.02j, 0.085, 0.095)
-    seen = np.clip(iris.imag, np.interp(iris.real, x, upper), np.interp(iris.real, x, lower))
-    strokes.fill(iris.real + 1j * seen, 25)
-    strokes.line(x + 1j * upper, 0.035, 30)
-    strokes.line(x + 1j * lower, 0.015, skin * 0.55)
+    strokes.between(upper, lower, 232)
+    iris = _ellipse(rng.normal(0, 0.02) - 0.02j, 0.085, 0.095)
+    bow = 1 - (iris.real / _EYE_WIDTH) ** 2
+    seen = np.minimum(np.maximum(iris.imag, -open_by * bow), low_by * bow)
+    strokes.fill(centre + iris.real + 1j * seen, 25)
+    strokes.line(upper, 0.035, 30)
+    strokes.line(lower, 0.015, skin * 0.55)
 
 
 def _brow(
@@ -191,23 +195,21 @@ def _brow(
     inner = complex(side * face.brow_gap, y - face.brow_inner + rng.normal(0, 0.01))
     outer = complex(side * (eye_x + 0.22), y - face.brow_outer + rng.normal(0, 0.01))
     curve = _curve(inner, outer, face.brow_arch)
-    thick = rng.uniform(0.06, 0.09) * (1 - 0.5 * _T)
-    strokes.between(curve.real, curve.imag - thick / 2, curve.imag + thick / 2, tone)
+    half = rng.uniform(0.03, 0.045) * _TAPER
+    strokes.between(curve - half, curve + half, tone)
 
 
 def _mouth(strokes: Strokes, face: Expression, rng: np.random.Generator, y: float, skin: float) -> None:
     """Lips around an opening: parabolas from corner to corner, its lower edge half an ellipse."""
-    x = _ALONG * face.mouth_width
-    middle = y + face.corner * (0.3 - _ALONG**2)
-    one_side = np.exp(-(((_ALONG - 0.55 * rng.choice((-1, 1))) / 0.35) ** 2)) * _HALF_ELLIPSE
-    raised = face.upper_lip * _PARABOLA + face.sneer * one_side
-    upper, lower = middle - raised, middle - 0.4 * raised + face.jaw * _HALF_ELLIPSE
-    cupid = 1 - 0.35 * np.exp(-((_ALONG / 0.18) ** 2))
-    top, bottom = upper - face.lips * _HALF_ELLIPSE * cupid, lower + 1.2 * face.lips * _HALF_ELLIPSE
-    strokes.between(x, top, bottom, skin * rng.uniform(0.55, 0.78))
+    line = _ALONG * face.mouth_width + 1j * y + face.corner * (_DOWN_PARABOLA - 0.7j)
+    raised = face.upper_lip * _DOWN_PARABOLA + face.sneer * (_SNEER if rng.random() < 0.5 else _SNEER[::-1])
+    upper, lower = line - raised, line - 0.4 * raised + face.jaw * _DOWN_ELLIPSE
+    strokes.between(
+        upper - face.lips * _CUPID, lower + 1.2 * face.lips * _DOWN_ELLIPSE, skin * rng.uniform(0.55, 0.78)
+    )
     if face.jaw > 0.02:
-        strokes.between(x, upper, lower, 30)
+        strokes.between(upper, lower, 30)
         if face.teeth > 0.1:
-            strokes.between(x * 0.94, upper + 0.005, upper + face.teeth * (lower - upper), 230)
+            strokes.between(upper + 0.005j, upper + face.teeth * (lower - upper), 230)
     else:
-        strokes.line(x + 1j * upper, 0.035, skin * 0.35)
+        strokes.line(upper, 0.035, skin * 0.35)

@@ -123,7 +123,8 @@ def test_small_network_passes_95_percent(faces: DataSet, one_thread: None) -> No
             F.cross_entropy(network((x - 128) / 64), y).backward()
             optimizer.step()
             schedule.step()
-    assert accuracy_of(network, faces.splits["test"]) > 0.95
+    accuracy = accuracy_of(network, faces.splits["test"])
+    assert accuracy > 0.95
 
 
 def test_faces_need_no_file(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
