@@ -56,7 +56,7 @@ def cosine(first: float, last: float, progress: float) -> float:
     return last + (first - last) * (1 + math.cos(math.pi * progress)) / 2
 
 
-class Interrupted(KeyboardInterrupt):
+class Interrupted(FerNasError):
     """Ctrl-C or SIGTERM was honoured: the step is finished and the checkpoint written. Exit code 130 or 143."""
 
     def __init__(self, signal_number: int, message: str) -> None:

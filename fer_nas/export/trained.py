@@ -4,23 +4,24 @@ from __future__ import annotations
 
 from dataclasses import dataclass, replace
 from pathlib import Path
+from typing import Any
 
 from torch import nn
 
 import fer_nas
-from fer_nas.artifacts import Genotype, ModelMetadata, RunFolder, read_json
-from fer_nas.config import DataConfig, TrainConfig, from_dict
+from fer_nas.artifacts import ModelMetadata, RunFolder, read_json
+from fer_nas.config import DataConfig
 from fer_nas.errors import InputError
+from fer_nas.train.run import load_network, read_run
 
 CHECKPOINTS = ("best", "last")
+TEST_FIGURES = ("best_epoch", "val_accuracy", "val_count", "macro_f1", "parameters", "flops")
 
 
 @dataclass(frozen=True, kw_only=True)
 class TrainedRun:
-    """A finished or interrupted training run; `data` reads its images at the size that the network takes."""
+    """A finished or interrupted training; `data` reads its images at the size that the network takes."""
 
-    folder: RunFolder
-    checkpoint: str
     network: nn.Module
     data: DataConfig
     seed: int
@@ -40,44 +41,44 @@ def open_trained(run: Path, checkpoint: str = "best") -> TrainedRun:
     if kind != "train":
         raise InputError(f"{where}: not the configuration of a training run (kind is {kind!r})")
     if not (folder / f"{checkpoint}.safetensors").is_file():
-        raise InputError(f"no {checkpoint}.safetensors in {run}; this run has not finished an epoch yet")
-    try:
-        config = from_dict(TrainConfig, value["config"], str(where))
-        metadata = ModelMetadata(
-            classes=tuple(map(str, value["classes"])),
-            input_size=int(value["input_size"]),
-            channels=int(value["channels"]),
-            dataset=str(value["dataset"]),
-            labels=value["labels"],
-            genotype=Genotype.from_dict(value["genotype"], str(where)),
-            test_accuracy=None,
-            test_count=None,
-            fer_nas_version=fer_nas.__version__,
-            opset=0,
-            extra={"checkpoint": checkpoint},
-        )
-    except InputError:
-        raise
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{where}: not the configuration of a training run ({error!r})") from None
-    from fer_nas.train.run import load_network
-
+        need = "finished an epoch" if checkpoint == "best" else "finished its last epoch"
+        raise InputError(f"no {checkpoint}.safetensors in {run}; this run has not {need} yet")
+    config, spec = read_run(folder)
+    test = _test_result(folder) if checkpoint == "best" else {}
+    metadata = ModelMetadata(
+        classes=spec.classes,
+        input_size=spec.input_size,
+        channels=spec.channels,
+        dataset=spec.dataset,
+        labels=spec.labels,
+        genotype=spec.genotype,
+        test_accuracy=test.get("accuracy"),
+        test_count=test.get("n"),
+        fer_nas_version=fer_nas.__version__,
+        opset=0,  # the exporter's
+        extra={"checkpoint": checkpoint, "genotype_name": spec.genotype_name, **_extra(test)},
+    )
     return TrainedRun(
-        folder=folder,
-        checkpoint=checkpoint,
         network=load_network(folder, checkpoint).eval(),
-        data=replace(config.data, image_size=metadata.input_size),
+        data=replace(config.data, image_size=spec.input_size),
         seed=config.run.seed,
-        metadata=_with_test(metadata, folder, checkpoint),
+        metadata=metadata,
     )
 
 
-def _with_test(metadata: ModelMetadata, folder: RunFolder, checkpoint: str) -> ModelMetadata:
-    """test.json scores the best epoch, once training is done; nothing else may carry its figure."""
-    if checkpoint != "best" or not (folder / "test.json").exists():
-        return metadata
-    test = read_json(folder / "test.json", "test result")
-    try:
-        return replace(metadata, test_accuracy=float(test["accuracy"]), test_count=int(test["n"]))
-    except (KeyError, TypeError, ValueError) as error:
-        raise InputError(f"{folder / 'test.json'}: not a test result ({error!r})") from None
+def _test_result(folder: RunFolder) -> dict[str, Any]:
+    """test.json, which scores the best epoch once training is done; empty before."""
+    if not (folder / "test.json").exists():
+        return {}
+    value = read_json(folder / "test.json", "test result")
+    if not isinstance(value, dict):
+        raise InputError(f"{folder / 'test.json'}: not a test result; train again, or delete it")
+    return value
+
+
+def _extra(test: dict[str, Any]) -> dict[str, Any]:
+    """Figures of test.json for the metadata; FER+ also has those of the largest vote."""
+    found = {name: test[name] for name in TEST_FIGURES if name in test}
+    if "test_largest" in test:
+        found["test_largest"] = {name: test["test_largest"][name] for name in ("accuracy", "n")}
+    return found

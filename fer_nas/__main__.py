@@ -1,0 +1,3 @@
+from fer_nas.cli import main
+
+main()

@@ -1,0 +1,204 @@
+"""The command line: parse, build the configuration, call one function, print. Heavy imports stand inside commands."""
+
+from __future__ import annotations
+
+import json
+from enum import StrEnum
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+from fer_nas_live import commands as live_commands
+from rich.console import Console
+from rich.table import Table
+
+import fer_nas
+from fer_nas.config import SEARCH_PRESETS, TRAIN_PRESETS, DataConfig, SearchConfig, TrainConfig, build, override
+from fer_nas.errors import InputError
+from fer_nas.options import OutOption, ResumeOption, configured, flag, guarded
+
+app = typer.Typer(
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="Find a neural network for facial expression recognition, and run it.",
+)
+for command in (live_commands.live, live_commands.fetch, live_commands.doctor):
+    app.command()(guarded(command))
+
+
+def _version(value: bool) -> None:
+    if value:
+        typer.echo(f"fer-nas {fer_nas.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _root(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and leave.")
+    ] = False,
+) -> None:
+    pass
+
+
+def _notes() -> Console:
+    return Console(stderr=True)
+
+
+def _refuse_with_resume(settings: dict[str, Any], *others: tuple[str, object]) -> None:
+    given = [flag(name) for name in settings] + [name for name, value in others if value is not None]
+    if given:
+        raise InputError(f"--resume goes on with the run's own settings; leave out {', '.join(given)}")
+
+
+@app.command()
+@guarded
+@configured(SearchConfig, SEARCH_PRESETS)
+def search(
+    settings: dict[str, Any],
+    preset: Annotated[str, typer.Option("--preset", help="tiny, cpu or paper; single options override it.")] = "cpu",
+    out: OutOption = None,
+    resume: ResumeOption = None,
+) -> None:
+    """Search for a cell: writes genotype.json, a record of every epoch and pictures into a run folder."""
+    from fer_nas.search.run import resume as resume_search
+    from fer_nas.search.run import search as run_search
+
+    if resume is not None:
+        _refuse_with_resume(settings, ("--out", out))
+        folder = resume_search(resume, _notes())
+    else:
+        folder = run_search(build(SearchConfig, SEARCH_PRESETS, preset, settings), out, _notes())
+    last = folder.metrics()[-1]
+    typer.echo(f"validation accuracy {100 * last['val_accuracy']:.2f} %")
+    typer.echo(f"genotype {folder / 'genotype.json'}")
+    typer.echo(f"picture {folder / 'cells.png'}")
+
+
+@app.command()
+@guarded
+@configured(TrainConfig, TRAIN_PRESETS)
+def train(
+    settings: dict[str, Any],
+    genotype: Annotated[
+        str | None, typer.Argument(help="A genotype.json, a search's run folder, or a published name (DARTS_V2, …).")
+    ] = None,
+    preset: Annotated[str, typer.Option("--preset", help="tiny, cpu or paper; single options override it.")] = "cpu",
+    out: OutOption = None,
+    resume: ResumeOption = None,
+) -> None:
+    """Train a genotype's network: validation chooses the epoch, the test split is read once at the end."""
+    from fer_nas.space.genotypes import find
+    from fer_nas.train.run import resume as resume_train
+    from fer_nas.train.run import train as run_train
+
+    if resume is not None:
+        _refuse_with_resume(settings, ("--out", out), ("GENOTYPE", genotype))
+        folder, report = resume_train(resume, _notes())
+    elif genotype is None:
+        raise InputError("give a genotype: a genotype.json, a search's run folder, or a name such as DARTS_V2")
+    else:
+        config = build(TrainConfig, TRAIN_PRESETS, preset, settings)
+        folder, report = run_train(config, find(genotype), out, _notes())
+    _print_report(report)
+    typer.echo(f"run {folder.path}")
+
+
+def _print_report(report: dict[str, Any]) -> None:
+    table = Table("figure", "value", "n")
+    table.add_row(f"validation accuracy (epoch {report['best_epoch']})", f"{100 * report['val_accuracy']:.2f} %", str(report["val_count"]))
+    for name, part in (("test", report), ("test, largest vote", report.get("test_largest"))):
+        if part and "accuracy" in part:
+            table.add_row(f"{name} accuracy", f"{100 * part['accuracy']:.2f} %", str(part["n"]))
+            table.add_row(f"{name} macro-F1", f"{100 * part['macro_f1']:.2f} %", str(part["n"]))
+    table.add_row("parameters", f"{report['parameters']:,}", "")
+    table.add_row("FLOPs of one image", f"{report['flops']:,}", "")
+    Console().print(table)
+
+
+class Weights(StrEnum):
+    best = "best"
+    last = "last"
+
+
+@app.command()
+@guarded
+def export(
+    run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Where to; default: model.onnx in the run folder.")] = None,
+    weights: Annotated[Weights, typer.Option("--weights", help="Best by validation, or of the last epoch.")] = Weights.best,
+) -> None:
+    """Write a training run as one ONNX file, after its check against PyTorch on at least 256 images."""
+    from fer_nas.export.onnx import export as run_export
+
+    result = run_export(run, out, checkpoint=weights.value)
+    typer.echo(
+        f"{result.path}  {result.size / 1000:.0f} kB, opset {result.metadata.opset}, "
+        f"largest difference to PyTorch {result.max_difference:.1e} on {result.images} images"
+    )
+
+
+class SplitName(StrEnum):
+    val = "val"
+    test = "test"
+    test_largest = "test_largest"
+
+
+@app.command()
+@guarded
+@configured(DataConfig)
+def evaluate(
+    settings: dict[str, Any],
+    model: Annotated[Path, typer.Argument(help="An exported .onnx file, or the folder of a training run.")],
+    split: Annotated[SplitName, typer.Option("--split", help="Which images; test_largest: FER+ by the largest vote.")] = SplitName.test,
+    weights: Annotated[Weights, typer.Option("--weights", help="Of a run folder: best by validation, or last epoch's.")] = Weights.best,
+    as_json: Annotated[bool, typer.Option("--json", help="All figures as JSON.")] = False,
+) -> None:
+    """Accuracy of a model on a split of a data set: ONNX through onnxruntime, a run through PyTorch."""
+    from fer_nas.export.evaluate import evaluate as run_evaluate
+
+    value = run_evaluate(model, override(DataConfig(), settings), split.value, checkpoint=weights.value)
+    if as_json:
+        typer.echo(json.dumps(value, indent=2))
+    else:
+        typer.echo(
+            f"{value['split']} accuracy {100 * value['accuracy']:.2f} % ({value['correct']} of n = {value['n']}), "
+            f"macro-F1 {100 * value['macro_f1']:.2f} %, {value['runtime']}"
+        )
+
+
+@app.command()
+@guarded
+@configured(DataConfig)
+def data(
+    settings: dict[str, Any],
+    path: Annotated[str | None, typer.Argument(help="The data set; the drawn faces where not given.")] = None,
+    sheet: Annotated[Path | None, typer.Option("--sheet", help="Write a contact sheet per class to this PNG.")] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="The report as JSON.")] = False,
+) -> None:
+    """Look at a data set: classes per split, sizes, duplicates, what cannot be read, how far two label tracks agree."""
+    from fer_nas.data.report import run as run_report
+
+    if path is not None:
+        if "data" in settings:
+            raise InputError("give the data set once: as an argument or with --data")
+        settings["data"] = path
+    run_report(override(DataConfig(), settings), sheet, as_json, Console())
+
+
+@app.command()
+@guarded
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Where everything goes.")] = Path("demo"),
+    picture: Annotated[Path | None, typer.Option("--picture", help="A picture with a face for the last step.")] = None,
+) -> None:
+    """The whole path on drawn faces in a few minutes: search, train, export, and the live application on a picture."""
+    from fer_nas.demo import run
+
+    run(out, picture, Console(), _notes())
+
+
+def main() -> None:
+    app()
