@@ -45,6 +45,7 @@ from fer_nas.space.network import Network
 from fer_nas.train.metrics import multiply_adds, parameters, soft_cross_entropy, summary
 
 EVALUATION_BATCH = 256
+PROGRESSIVE_UNTIL = 0.8  # share of the epochs after which images have their full size
 COLUMNS = {
     "epoch": ("epoch", str),
     "train_loss": ("train loss", number),
@@ -226,10 +227,20 @@ class Training:
             return self.config.learning_rate * (done + 1) / warm
         return cosine(self.config.learning_rate, recipe.learning_rate_min, (done - warm) / max(1, total - warm))
 
+    def training_size(self) -> int:
+        """Side in pixels of this epoch's images: an even number that rises to the full size (--progressive)."""
+        start, full = self.config.recipe.progressive, self.spec.input_size
+        rise = min(1.0, (self.epoch - 1) / max(1.0, PROGRESSIVE_UNTIL * self.config.run.epochs))
+        share = min(1.0, start + (1 - start) * rise)
+        return full if share == 1.0 else max(2, 2 * round(share * full / 2))
+
     def one_step(self, images: Tensor, targets: Tensor) -> Tensor:
         recipe = self.config.recipe
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
+        size = self.training_size()
+        if size != images.shape[-1]:
+            images = nn.functional.interpolate(images, size=(size, size), mode="bilinear", antialias=True)
         images = images.contiguous(memory_format=torch.channels_last)
         self.optimizer.zero_grad()
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half):
