@@ -88,7 +88,9 @@ class Genotype:
             for position, (_, source) in enumerate(edges):
                 node = position // 2 + 2
                 if not 0 <= source < node:
-                    raise InputError(f"genotype: {kind} edge {position} reads node {source}; node {node} sees 0 to {node - 1}")
+                    raise InputError(
+                        f"genotype: {kind} edge {position} reads node {source}; node {node} sees 0 to {node - 1}"
+                    )
             if not concat or not all(0 <= node < len(edges) // 2 + 2 for node in concat):
                 raise InputError(f"genotype: {kind}_concat {list(concat)} names nodes that the cell has not")
 

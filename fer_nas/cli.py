@@ -13,7 +13,15 @@ from rich.console import Console
 from rich.table import Table
 
 import fer_nas
-from fer_nas.config import SEARCH_PRESETS, TRAIN_PRESETS, DataConfig, SearchConfig, TrainConfig, build, override
+from fer_nas.config import (
+    SEARCH_PRESETS,
+    TRAIN_PRESETS,
+    DataConfig,
+    SearchConfig,
+    TrainConfig,
+    build,
+    override,
+)
 from fer_nas.errors import InputError
 from fer_nas.options import OutOption, ResumeOption, configured, flag, guarded
 
@@ -83,7 +91,8 @@ def search(
 def train(
     settings: dict[str, Any],
     genotype: Annotated[
-        str | None, typer.Argument(help="A genotype.json, a search's run folder, or a published name (DARTS_V2, …).")
+        str | None,
+        typer.Argument(help="A genotype.json, a search's run folder, or a published name (DARTS_V2, …)."),
     ] = None,
     preset: Annotated[str, typer.Option("--preset", help="tiny, cpu or paper; single options override it.")] = "cpu",
     out: OutOption = None,
@@ -108,7 +117,11 @@ def train(
 
 def _print_report(report: dict[str, Any]) -> None:
     table = Table("figure", "value", "n")
-    table.add_row(f"validation accuracy (epoch {report['best_epoch']})", f"{100 * report['val_accuracy']:.2f} %", str(report["val_count"]))
+    table.add_row(
+        f"validation accuracy (epoch {report['best_epoch']})",
+        f"{100 * report['val_accuracy']:.2f} %",
+        str(report["val_count"]),
+    )
     for name, part in (("test", report), ("test, largest vote", report.get("test_largest"))):
         if part and "accuracy" in part:
             table.add_row(f"{name} accuracy", f"{100 * part['accuracy']:.2f} %", str(part["n"]))
@@ -128,7 +141,9 @@ class Weights(StrEnum):
 def export(
     run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
     out: Annotated[Path | None, typer.Option("--out", help="Where to; default: model.onnx in the run folder.")] = None,
-    weights: Annotated[Weights, typer.Option("--weights", help="Best by validation, or of the last epoch.")] = Weights.best,
+    weights: Annotated[
+        Weights, typer.Option("--weights", help="Best by validation, or of the last epoch.")
+    ] = Weights.best,
 ) -> None:
     """Write a training run as one ONNX file, after its check against PyTorch on at least 256 images."""
     from fer_nas.export.onnx import export as run_export
@@ -136,7 +151,7 @@ def export(
     result = run_export(run, out, checkpoint=weights.value)
     typer.echo(
         f"{result.path}  {result.size / 1000:.0f} kB, opset {result.metadata.opset}, "
-        f"largest difference to PyTorch {result.max_difference:.1e} on {result.images} images"
+        f"largest difference to PyTorch {result.max_difference:.1e} on {result.checked} images"
     )
 
 
@@ -152,8 +167,12 @@ class SplitName(StrEnum):
 def evaluate(
     settings: dict[str, Any],
     model: Annotated[Path, typer.Argument(help="An exported .onnx file, or the folder of a training run.")],
-    split: Annotated[SplitName, typer.Option("--split", help="Which images; test_largest: FER+ by the largest vote.")] = SplitName.test,
-    weights: Annotated[Weights, typer.Option("--weights", help="Of a run folder: best by validation, or last epoch's.")] = Weights.best,
+    split: Annotated[
+        SplitName, typer.Option("--split", help="Which images; test_largest: FER+ by the largest vote.")
+    ] = SplitName.test,
+    weights: Annotated[
+        Weights, typer.Option("--weights", help="Of a run folder: best by validation, or last epoch's.")
+    ] = Weights.best,
     as_json: Annotated[bool, typer.Option("--json", help="All figures as JSON.")] = False,
 ) -> None:
     """Accuracy of a model on a split of a data set: ONNX through onnxruntime, a run through PyTorch."""

@@ -157,12 +157,12 @@ TRAIN_PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"cutout": 16, "shift": 0.125, "rotate": 0.0, "scale": 0.0, "brightness": 0.0, "contrast": 0.0},
     "cpu": {"epochs": 40, "channels": 16, "layers": 6, "batch_size": 64, "learning_rate": 0.1, "auxiliary": False,
             "drop_path": 0.0, "ema": 0.999, "nesterov": True, "warmup_epochs": 1, "weight_decay": 5e-4},
-    "tiny": {"epochs": 6, "channels": 8, "layers": 3, "batch_size": 32, "learning_rate": 0.1, "auxiliary": False,
-             "drop_path": 0.0, "ema": 0.98, "nesterov": True, **_TINY_AUGMENT},
+    "tiny": {"epochs": 5, "warmup_epochs": 1, "channels": 8, "layers": 4, "batch_size": 32, "learning_rate": 0.1,
+             "auxiliary": False, "drop_path": 0.0, "ema": 0.98, "nesterov": True, **_TINY_AUGMENT},
 }  # fmt: skip
 
 
-def flat_fields(config: type) -> dict[str, tuple[tuple[str, ...], Field[Any], Any]]:
+def flat_fields(config: Any) -> dict[str, tuple[tuple[str, ...], Field[Any], Any]]:
     """Option name → (path into the nested configuration, field, type) for every leaf field of `config`."""
     found: dict[str, tuple[tuple[str, ...], Field[Any], Any]] = {}
     hints = get_type_hints(config)
@@ -222,7 +222,9 @@ def from_dict(config: type[T], value: dict[str, Any], where: str = "config.json"
     if not isinstance(value, dict) or set(value) != names:
         odd = sorted(set(value) ^ names) if isinstance(value, dict) else [type(value).__name__]
         raise InputError(f"{where}: does not fit this version's {config.__name__}: {', '.join(odd)}")
-    made = {name: from_dict(hints[name], item, where) if is_dataclass(hints[name]) else item for name, item in value.items()}
+    made = {
+        name: from_dict(hints[name], item, where) if is_dataclass(hints[name]) else item for name, item in value.items()
+    }
     return config(**made)
 
 

@@ -16,8 +16,9 @@ from fer_nas.errors import InputError
 
 def drawn_picture(path: Path) -> Path:
     """A picture with one large drawn face, for a machine without a photograph."""
-    from fer_nas.data.drawn import drawn_faces
     from fer_nas_live.pictures import write_picture
+
+    from fer_nas.data.drawn import drawn_faces
 
     face = drawn_faces(7, 7, 7, seed=1).splits["test"].images[3, 0].numpy()
     large = np.kron(face, np.ones((5, 5), np.uint8))
@@ -41,13 +42,14 @@ def photograph(path: Path) -> Path:
 
 def run(out: Path, picture: Path | None, console: Console, notes: Console) -> None:
     """Everything into new folders below `out`; the table at the end says what was made and where."""
+    from fer_nas_live import models
+    from fer_nas_live.live import LiveOptions
+    from fer_nas_live.live import run as live
+
     from fer_nas.export.evaluate import evaluate
     from fer_nas.export.onnx import export
     from fer_nas.search.run import search
     from fer_nas.train.run import train
-    from fer_nas_live import models
-    from fer_nas_live.live import LiveOptions
-    from fer_nas_live.live import run as live
 
     folder = out / time.strftime("%Y%m%d-%H%M%S")
     if picture is not None and not picture.is_file():

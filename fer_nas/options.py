@@ -15,6 +15,16 @@ import typer
 from fer_nas.config import flat_fields, option_type
 from fer_nas.errors import FerNasError
 
+PANELS = {
+    "run": "Run",
+    "data": "Data",
+    "network": "Network",
+    "arch": "Architecture parameters",
+    "augment": "Augmentation",
+    "recipe": "Recipe",
+}
+"""Part of a configuration → heading of its options in the help; all others stand under Weights."""
+
 
 def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
@@ -34,7 +44,15 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
             print("fer-nas: stopped", file=sys.stderr)
             raise typer.Exit(130) from None
         except ModuleNotFoundError as error:
-            if (error.name or "").split(".")[0] not in {"torch", "torchvision", "onnx", "onnxscript", "safetensors", "matplotlib", "PIL"}:
+            if (error.name or "").split(".")[0] not in {
+                "torch",
+                "torchvision",
+                "onnx",
+                "onnxscript",
+                "safetensors",
+                "matplotlib",
+                "PIL",
+            }:
                 raise
             print(f"fer-nas: {error.name} is not installed; pip install 'fer-nas[search]'", file=sys.stderr)
             raise typer.Exit(2) from None
@@ -42,7 +60,9 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
     return run
 
 
-def configured(config: type, presets: dict[str, dict[str, Any]] | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+def configured(
+    config: type, presets: dict[str, dict[str, Any]] | None = None
+) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for every field of `config`; it receives those that were set as `settings`.
 
     An option that is not given stays the preset's, so its help names the presets that change it.
@@ -67,7 +87,9 @@ def configured(config: type, presets: dict[str, dict[str, Any]] | None = None) -
     return decorate
 
 
-def _parameter(name: str, path: tuple[str, ...], leaf: Any, kind: Any, presets: dict[str, dict[str, Any]]) -> inspect.Parameter:
+def _parameter(
+    name: str, path: tuple[str, ...], leaf: Any, kind: Any, presets: dict[str, dict[str, Any]]
+) -> inspect.Parameter:
     default = leaf.default if leaf.default is not MISSING else None
     about = [leaf.metadata["help"]]
     if leaf.metadata["choices"]:
@@ -78,14 +100,17 @@ def _parameter(name: str, path: tuple[str, ...], leaf: Any, kind: Any, presets: 
         about.append(f"\\[{'; '.join(shown + changed)}]")
     plain = option_type(kind)
     names = (f"{flag(name)}/--no-{name.replace('_', '-')}",) if plain is bool else (flag(name),)
-    panel = {"run": "Run", "data": "Data", "network": "Network", "arch": "Architecture parameters", "weights": "Weights",
-             "augment": "Augmentation", "recipe": "Recipe"}.get(path[0], "Weights")  # fmt: skip
+    panel = PANELS.get(path[0], "Weights")
     option = typer.Option(*names, help=" ".join(about), rich_help_panel=panel, show_default=False)
-    return inspect.Parameter(name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[plain | None, option])
+    return inspect.Parameter(
+        name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[plain | None, option]
+    )
 
 
-
-OutOption = Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/<time>-<what>. Never overwritten.")]
+OutOption = Annotated[
+    Path | None, typer.Option("--out", help="Run folder; default runs/<time>-<what>. Never overwritten.")
+]
 ResumeOption = Annotated[
-    Path | None, typer.Option("--resume", help="Go on with the run in this folder; it keeps its own settings.")
+    Path | None,
+    typer.Option("--resume", help="Go on with the run in this folder; it keeps its own settings."),
 ]

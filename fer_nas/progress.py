@@ -9,7 +9,14 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn, TimeRemainingColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TextColumn,
+    TimeElapsedColumn,
+    TimeRemainingColumn,
+)
 from rich.table import Table
 
 Columns = dict[str, tuple[str, Callable[[Any], str]]]
@@ -34,7 +41,13 @@ class EpochTable:
     """columns: metrics key → (heading, format). Use as a context manager; notes go to the console it is given."""
 
     def __init__(self, title: str, columns: Columns, epochs: int, steps: int, console: Console) -> None:
-        self.title, self.columns, self.epochs, self.steps, self.console = title, columns, epochs, steps, console
+        self.title, self.columns, self.epochs, self.steps, self.console = (
+            title,
+            columns,
+            epochs,
+            steps,
+            console,
+        )
         self.rows: list[dict[str, Any]] = []
         self.epoch = 0
         self.live: Live | None = None
@@ -91,6 +104,8 @@ class EpochTable:
         if self.live:
             self.live.update(self._render())
         else:
-            words = [f"{heading} {cell}" for (heading, _), cell in zip(self.columns.values(), self._cells(row), strict=True)]
+            words = [
+                f"{heading} {cell}" for (heading, _), cell in zip(self.columns.values(), self._cells(row), strict=True)
+            ]
             self.console.print("  ".join(words), highlight=False, soft_wrap=True)
             self._last_line = time.monotonic()

@@ -106,7 +106,9 @@ def load_checkpoint(path: Path) -> dict[str, Any]:
 
 def require_finite(loss: float, where: str) -> None:
     if loss != loss or loss in (float("inf"), float("-inf")):
-        raise FerNasError(f"{where}: the loss is {loss}; lower --learning-rate, or look at the data with `fer-nas data`")
+        raise FerNasError(
+            f"{where}: the loss is {loss}; lower --learning-rate, or look at the data with `fer-nas data`"
+        )
 
 
 def global_random_state(device: torch.device) -> dict[str, Tensor]:

@@ -16,7 +16,9 @@ def data_root() -> Path:
     """The folder of the real data sets, from FER_NAS_DATA; without it the test is skipped."""
     value = os.environ.get("FER_NAS_DATA")
     if not value or not Path(value).is_dir():
-        pytest.skip("needs real data: set FER_NAS_DATA to a folder with fer2013.zip, ferplus.csv, … (datasets/README.md)")
+        pytest.skip(
+            "needs real data: set FER_NAS_DATA to a folder with fer2013.zip, ferplus.csv, … (datasets/README.md)"
+        )
     return Path(value).resolve()
 
 

@@ -91,9 +91,7 @@ def write_ck(folder: Path, rng: np.random.Generator) -> None:
         stem = f"{subject}_{sequence}"
         for frame in range(1, 6):
             name = f"{stem}_{frame:08d}.png"
-            save_png(
-                folder / "cohn-kanade-images" / subject / sequence / name, marked_noise(rng, code or 0, 64)
-            )
+            save_png(folder / "cohn-kanade-images" / subject / sequence / name, marked_noise(rng, code or 0, 64))
         (folder / "cohn-kanade-images" / subject / ".DS_Store").write_bytes(b"\0")
         if code is not None:
             write_lines(
@@ -159,9 +157,7 @@ def write_videos(folder: Path, photo: np.ndarray) -> None:
 def _turn_by_header(path: Path) -> None:
     """Write the matrix of a quarter turn clockwise into the track header (version 0) of an MP4."""
     content = bytearray(path.read_bytes())
-    matrix = (
-        content.index(b"tkhd") + 4 + 40
-    )  # version and flags, times, track, duration, layer, group, volume
+    matrix = content.index(b"tkhd") + 4 + 40  # version and flags, times, track, duration, layer, group, volume
     one, unit = 1 << 16, 1 << 30
     struct.pack_into(">9i", content, matrix, 0, one, 0, -one, 0, 0, 0, 0, unit)
     path.write_bytes(content)

@@ -16,15 +16,14 @@ SGD = "--learning-rate --learning-rate-min --momentum --weight-decay --gradient-
 
 # Command → its arguments and options. A change here is a change for users: say it in CHANGELOG.md.
 OPTIONS = {
-    "live": "--camera --source --model --detector --yunet --provider --headless --window --save --records "
-    "--smoothing",
+    "live": "--camera --source --model --detector --yunet --provider --headless --window --save --records --smoothing",
     "fetch": "WHAT --from --url",
     "doctor": "--json",
     "search": "--preset --out --resume --method --space --arch-learning-rate --arch-weight-decay "
     f"--warmup-epochs {RUN} {DATA} {NETWORK} {SGD} {AUGMENT}",
     "train": "GENOTYPE --preset --out --resume --nesterov --no-nesterov --warmup-epochs --label-smoothing "
-    "--drop-path --dropout --auxiliary --no-auxiliary --auxiliary-weight --ema --mixed-precision --no-mixed-precision "
-    f"--initialize-from {RUN} {DATA} {NETWORK} {SGD} {AUGMENT}",
+    "--drop-path --dropout --auxiliary --no-auxiliary --auxiliary-weight --ema --mixed-precision "
+    f"--no-mixed-precision --initialize-from {RUN} {DATA} {NETWORK} {SGD} {AUGMENT}",
     "export": "RUN --out --weights",
     "evaluate": f"MODEL --split --weights --json {DATA}",
     "data": f"PATH --sheet --json {DATA}",
@@ -78,9 +77,7 @@ def test_unknown_command() -> None:
     assert "serach" in result.stderr
 
 
-@pytest.mark.parametrize(
-    "words", [["search", "--epochs", "0"], ["train"], ["data", "x", "--data", "y"]], ids=" ".join
-)
+@pytest.mark.parametrize("words", [["search", "--epochs", "0"], ["train"], ["data", "x", "--data", "y"]], ids=" ".join)
 def test_wrong_value_is_one_line(words: list[str]) -> None:
     result = CliRunner().invoke(app, words)
     assert result.exit_code == 2

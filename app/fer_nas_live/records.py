@@ -39,9 +39,7 @@ class Records:
             path.parent.mkdir(parents=True, exist_ok=True)
             self._file: IO[str] = path.open("w", encoding="utf-8", newline="")
         except OSError as error:
-            raise InputError(
-                f"cannot write {path}: {error.strerror or error}; choose another --records"
-            ) from None
+            raise InputError(f"cannot write {path}: {error.strerror or error}; choose another --records") from None
         self._csv = path.suffix.lower() == ".csv"
         if self._csv:
             head = ["frame", "time", "source", "face", "track", "x", "y", "w", "h", "score", "label"]
@@ -86,10 +84,7 @@ class Records:
         start = [frame.index, round(frame.time, 4), frame.name or ""]
         if not faces:
             return [start + [""] * (8 + len(self.classes))]
-        return [
-            [*start, face.face, face.track, *face.box, face.score, face.label, *_rounded(face)]
-            for face in faces
-        ]
+        return [[*start, face.face, face.track, *face.box, face.score, face.label, *_rounded(face)] for face in faces]
 
 
 def _rounded(face: Face) -> list[float]:

@@ -32,9 +32,7 @@ def make(path: Path, source: Source) -> Saver:
     suffix = path.suffix.lower()
     if source.kind == "folder":
         if suffix in WRITABLE_ENDINGS or suffix in VIDEO_CODECS or path.is_file():
-            raise InputError(
-                f"--save {path}: the source is a folder, so give a folder for the annotated pictures"
-            )
+            raise InputError(f"--save {path}: the source is a folder, so give a folder for the annotated pictures")
         if path.resolve() == Path(source.name).resolve():
             raise InputError(f"--save {path} is the source itself; give another folder")
         return FolderSaver(path)
@@ -44,15 +42,11 @@ def make(path: Path, source: Source) -> Saver:
         raise InputError(f"--save {path} is the source itself; give another name")
     if source.kind == "picture":
         if suffix not in WRITABLE_ENDINGS:
-            raise InputError(
-                f"--save {path}: the source is a picture; end the name in {', '.join(WRITABLE_ENDINGS)}"
-            )
+            raise InputError(f"--save {path}: the source is a picture; end the name in {', '.join(WRITABLE_ENDINGS)}")
         _check_writable(path)
         return PictureSaver(path)
     if suffix not in VIDEO_CODECS:
-        raise InputError(
-            f"--save {path}: the source is a {source.kind}; end the name in {', '.join(VIDEO_CODECS)}"
-        )
+        raise InputError(f"--save {path}: the source is a {source.kind}; end the name in {', '.join(VIDEO_CODECS)}")
     return VideoSaver(path, None if source.kind == "camera" else source.fps)
 
 

@@ -150,9 +150,7 @@ def _folder(path: Path, note: Note) -> Source:
     if not files:
         raise InputError(f"no pictures in {path}; it holds {len(inside)} other entries")
     frames = _folder_frames(path, files, note)
-    return Source(
-        kind="folder", name=str(path), frames=frames, close=lambda: None, count=len(files), files=files
-    )
+    return Source(kind="folder", name=str(path), frames=frames, close=lambda: None, count=len(files), files=files)
 
 
 def _folder_frames(folder: Path, files: tuple[Path, ...], note: Note) -> Iterator[Frame]:
@@ -174,9 +172,7 @@ def _video(path: Path, note: Note) -> Source:
         # FFmpeg by name: with CAP_ANY a '%' in the path would be taken as the pattern of an image sequence
         capture = cv2.VideoCapture(str(path.absolute()), cv2.CAP_FFMPEG)
     if not capture.isOpened():
-        raise InputError(
-            f"{path} is neither a picture nor a video that can be opened (damaged or another format?)"
-        )
+        raise InputError(f"{path} is neither a picture nor a video that can be opened (damaged or another format?)")
     return _moving("video", str(path), capture, note)
 
 
@@ -186,9 +182,7 @@ def _stream(address: str, note: Note) -> Source:
     with quiet_stderr():
         capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, settings)
     if not capture.isOpened():
-        raise InputError(
-            f"cannot open the stream {address}: no answer in {STREAM_TIMEOUT:g} s, or not a video"
-        )
+        raise InputError(f"cannot open the stream {address}: no answer in {STREAM_TIMEOUT:g} s, or not a video")
     return _moving("stream", address, capture, note)
 
 

@@ -46,11 +46,7 @@ class Summary:
 
     def line(self) -> str:
         shares = ", ".join(f"{name} {100 * n / self.faces:.0f} %" for name, n in self.labels.most_common())
-        seen = (
-            f"{self.faces} faces in {self.frames_with_face} of them ({shares})"
-            if self.faces
-            else "no face found"
-        )
+        seen = f"{self.faces} faces in {self.frames_with_face} of them ({shares})" if self.faces else "no face found"
         return f"{self.frames} frames, {seen}; {self.seconds:.1f} s, {self.fps:.1f} frames/s"
 
 

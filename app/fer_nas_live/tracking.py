@@ -49,14 +49,8 @@ class Tracker:
     def update(self, boxes: Sequence[Box], probabilities_NK: np.ndarray, time: float) -> list[Track]:
         """The tracks of one frame's faces, in the order of `boxes`; `time` in seconds."""
         self.tracks = [track for track in self.tracks if time - track.seen <= FORGET_AFTER]
-        pairs = [
-            (overlap(track.box, box), t, b)
-            for t, track in enumerate(self.tracks)
-            for b, box in enumerate(boxes)
-        ]
-        pairs = sorted(
-            (pair for pair in pairs if pair[0] >= SAME_FACE), key=lambda pair: (-pair[0], pair[2], pair[1])
-        )
+        pairs = [(overlap(track.box, box), t, b) for t, track in enumerate(self.tracks) for b, box in enumerate(boxes)]
+        pairs = sorted((pair for pair in pairs if pair[0] >= SAME_FACE), key=lambda pair: (-pair[0], pair[2], pair[1]))
         match: dict[int, int] = {}
         taken: set[int] = set()
         for _, t, b in pairs:
@@ -70,9 +64,7 @@ class Tracker:
                 share = 1.0
                 if self.smoothing > 0:
                     share = 1 - math.exp(-max(0.0, time - track.seen) / self.smoothing)
-                track.probabilities = track.probabilities + share * (
-                    probabilities_NK[b] - track.probabilities
-                )
+                track.probabilities = track.probabilities + share * (probabilities_NK[b] - track.probabilities)
                 track.box, track.seen = box, time
             else:
                 track = Track(self.next_id, box, probabilities_NK[b].copy(), time)

@@ -41,9 +41,7 @@ def _reachable(display: str) -> bool:
         return False
     number, host = int(found["number"]), found["host"]
     local = f"/tmp/.X11-unix/X{number}"
-    tries: list[tuple[socket.AddressFamily, str | tuple[str, int]]] = [
-        (socket.AF_INET, (host, 6000 + number))
-    ]
+    tries: list[tuple[socket.AddressFamily, str | tuple[str, int]]] = [(socket.AF_INET, (host, 6000 + number))]
     if not host:
         tries = [(socket.AF_UNIX, "\0" + local), (socket.AF_UNIX, local)]
     for family, address in tries:

@@ -16,10 +16,7 @@ from fer_nas.errors import FerNasError, InputError
 FILE_NAME = "face_detection_yunet_2023mar.onnx"
 SIZE = 232_589
 SHA256 = "8f2383e4dd3cfbb4553ea8718107fc0423210dc964f9f4280604804ed2552fa4"
-URL = (
-    "https://media.githubusercontent.com/media/opencv/opencv_zoo/main/models/face_detection_yunet/"
-    + FILE_NAME
-)
+URL = "https://media.githubusercontent.com/media/opencv/opencv_zoo/main/models/face_detection_yunet/" + FILE_NAME
 TIMEOUT = 30.0
 """Seconds without an answer after which a download is given up."""
 
@@ -72,9 +69,7 @@ def fetch(url: str = URL, from_file: Path | None = None, cache: Path | None = No
     except InputError as error:
         raise InputError(f"{error}; FER_NAS_CACHE names another folder") from None
     except OSError as error:
-        raise InputError(
-            f"cannot write {target}: {error.strerror}; FER_NAS_CACHE names another folder"
-        ) from None
+        raise InputError(f"cannot write {target}: {error.strerror}; FER_NAS_CACHE names another folder") from None
     return target
 
 
@@ -103,9 +98,7 @@ def _read(path: Path) -> bytes:
 
 def _download(url: str) -> bytes:
     if not url.lower().startswith(("http://", "https://")):
-        raise InputError(
-            f"--url is {url!r}; it must start with http:// or https:// (for a file there is --from)"
-        )
+        raise InputError(f"--url is {url!r}; it must start with http:// or https:// (for a file there is --from)")
     advice = "; without internet, bring the file and use --from FILE"
     try:
         with urllib.request.urlopen(url, timeout=TIMEOUT) as answer:

@@ -59,7 +59,7 @@ class InnerStep:
 
 @dataclass(frozen=True, kw_only=True)
 class Hypergradient:
-    """dL_val/dλ = direct (∂L_val/∂λ) + response ((∂w*/∂λ)ᵀ ∂L_val/∂w), each of λ's shape; and L_val where it was read."""
+    """dL_val/dλ = direct (∂L_val/∂λ) + response ((∂w*/∂λ)ᵀ ∂L_val/∂w), each of λ's shape; loss is L_val."""
 
     direct: Tensor
     response: Tensor

@@ -32,9 +32,7 @@ FASHION = (
     "bag",
     "ankle boot",
 )
-_IDX = tuple(
-    f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte")
-)
+_IDX = tuple(f"{part}-{kind}" for part in ("train", "t10k") for kind in ("images-idx3-ubyte", "labels-idx1-ubyte"))
 
 
 def idx_files(tree: Tree) -> dict[str, dict[str, str]]:
@@ -82,19 +80,13 @@ def read_idx(
     fitting = [folder for folder in folders if idx_kind(tree, folder) == name] or list(folders)
     if len(fitting) != 1:
         what = "no" if not fitting else "several folders of"
-        raise InputError(
-            f"{tree.source}: {what} idx files (train-images-idx3-ubyte.gz, …) for --dataset {name}"
-        )
+        raise InputError(f"{tree.source}: {what} idx files (train-images-idx3-ubyte.gz, …) for --dataset {name}")
     files = folders[fitting[0]]
     images, labels, split_of = [], [], []
     for part, split in (("train", "train"), ("t10k", "test")):
         pictures = _read_idx(tree, files[f"{part}-images-idx3-ubyte"])
         targets = _read_idx(tree, files[f"{part}-labels-idx1-ubyte"])
-        if (
-            pictures.ndim != 3
-            or targets.shape != pictures.shape[:1]
-            or targets.max(initial=0) >= len(classes)
-        ):
+        if pictures.ndim != 3 or targets.shape != pictures.shape[:1] or targets.max(initial=0) >= len(classes):
             raise InputError(f"{tree.where(fitting[0])}: images and labels of {part} do not fit together")
         images.append(pictures)
         labels.append(targets)
@@ -112,9 +104,7 @@ def read_cifar10(tree: Tree, config: DataConfig, seed: int, report: bool) -> Dat
     from torchvision.datasets import CIFAR10  # here: its import takes seconds
 
     try:
-        parts = {
-            split: CIFAR10(str(root), train=split == "train", download=False) for split in ("train", "test")
-        }
+        parts = {split: CIFAR10(str(root), train=split == "train", download=False) for split in ("train", "test")}
     except (RuntimeError, OSError) as error:
         raise InputError(f"{root / CIFAR_FOLDER}: incomplete or damaged ({error}); get it again") from None
     images = np.concatenate([part.data for part in parts.values()])

@@ -85,18 +85,14 @@ def _check_sizes(tree: Tree, pictures: list[np.ndarray], items: list[Item]) -> N
     if len(sizes) > 1:
         found = ", ".join(f"{width}×{height} ({count})" for (height, width), count in sizes.most_common(4))
         usual = sizes.most_common(1)[0][0]
-        odd = next(
-            item.file for item, picture in zip(items, pictures, strict=True) if picture.shape[:2] != usual
-        )
+        odd = next(item.file for item, picture in zip(items, pictures, strict=True) if picture.shape[:2] != usual)
         raise InputError(
             f"{tree.source}: pictures of {len(sizes)} sizes: {found}; the first odd one is {odd}; "
             "give --image-size to resize them"
         )
     height, width = pictures[0].shape[:2]
     if height != width:
-        raise InputError(
-            f"{tree.source}: pictures are {width}×{height}, not square; give --image-size to resize them"
-        )
+        raise InputError(f"{tree.source}: pictures are {width}×{height}, not square; give --image-size to resize them")
 
 
 def make_split(images: Tensor, items: Sequence[Item], rows: Tensor, targets: Tensor | None = None) -> Split:

@@ -70,9 +70,7 @@ _LEAST[[_PARTS.index(part) for part in ("eye_open", "lid_lower", "lips")]] = 0.0
 _LEAST[_PARTS.index("mouth_width")] = 0.12
 
 
-def drawn_faces(
-    train: int = 2100, val: int = 700, test: int = 700, *, seed: int = 0, size: int = 48
-) -> DataSet:
+def drawn_faces(train: int = 2100, val: int = 700, test: int = 700, *, seed: int = 0, size: int = 48) -> DataSet:
     """Data set `drawn` of grey `size`×`size` faces, classes in turn; the same faces for the same seed."""
     counts = {"train": train, "val": val, "test": test}
     splits = {

@@ -44,10 +44,7 @@ def duplicates(dataset: DataSet) -> dict[str, Any]:
             "groups": len(contradicting),
             "images": sum(len(group) for group in contradicting),
             "examples": [
-                [
-                    {"split": split, "name": name, "label": dataset.classes[label]}
-                    for split, name, label in group
-                ]
+                [{"split": split, "name": name, "label": dataset.classes[label]} for split, name, label in group]
                 for group in contradicting[:EXAMPLES]
             ],
         },

@@ -129,13 +129,9 @@ def read_table(tree: Tree, name: str) -> Table:
         raise InputError(f"cannot read {where}: {error}") from None
     rows, odd = _same_size(rows, odd)
     if not rows:
-        raise InputError(
-            f"{where}: no usable row; {odd[0][1] + f' in line {odd[0][0]}' if odd else 'it is empty'}"
-        )
+        raise InputError(f"{where}: no usable row; {odd[0][1] + f' in line {odd[0][0]}' if odd else 'it is empty'}")
     notes: list[str] = []
-    listed(
-        notes, [f"{name}, line {line}: {reason}; left out" for line, reason in sorted(odd)], "damaged lines"
-    )
+    listed(notes, [f"{name}, line {line}: {reason}; left out" for line, reason in sorted(odd)], "damaged lines")
     return Table(
         name=name,
         columns=columns,
@@ -224,9 +220,7 @@ def read_fer2013_csv(tree: Tree, config: DataConfig, seed: int, report: bool) ->
     rows = fill_splits([item.split for item in items], labels, seed, notes)
     if config.labels == "ferplus":
         if len(tables) > 1:
-            raise InputError(
-                f"{tree.source}: FER+ votes follow the rows of fer2013.csv, not train.csv and test.csv"
-            )
+            raise InputError(f"{tree.source}: FER+ votes follow the rows of fer2013.csv, not train.csv and test.csv")
         votes = read_votes(find_votes(tree.source, config.votes, ("fer2013new.csv",)))
         return ferplus_splits(images, items, rows, votes, _vote_rows(tables[0], votes), notes)
     splits = {name: make_split(images, items, part) for name, part in rows.items()}
@@ -263,17 +257,13 @@ def _unlabelled(table: Table, config: DataConfig, notes: list[str]) -> DataSet:
 def _vote_rows(table: Table, votes: Votes) -> list[int]:
     """The row in `votes` of each row of the table: the same place in the file, and the same Usage."""
     if not votes.usages:
-        raise InputError(
-            f"{votes.path} names picture files; a csv needs FER+'s fer2013new.csv, of the same rows"
-        )
+        raise InputError(f"{votes.path} names picture files; a csv needs FER+'s fer2013new.csv, of the same rows")
     if len(votes.votes) == table.places:
         places = [row.place for row in table.rows]
     elif len(votes.votes) == len(table.rows):  # stray lines in the table
         places = list(range(len(table.rows)))
     else:
-        raise InputError(
-            f"{votes.path} has {len(votes.votes)} rows, {table.name} has {table.places}; they must match"
-        )
+        raise InputError(f"{votes.path} has {len(votes.votes)} rows, {table.name} has {table.places}; they must match")
     for place, row in zip(places, table.rows, strict=True):
         if row.split and FER_USAGES.get(votes.usages[place].lower()) != row.split:
             raise InputError(

@@ -51,9 +51,7 @@ def find_items(tree: Tree) -> Found:
     notes: list[str] = []
     stray = [name for name, parts in pictures if not _fits(parts, base, depth, bool(splits))]
     if stray:
-        notes.append(
-            f"{len(stray)} pictures outside class folders left out, the first is {tree.where(stray[0])}"
-        )
+        notes.append(f"{len(stray)} pictures outside class folders left out, the first is {tree.where(stray[0])}")
     chosen = [(name, parts) for name, parts in pictures if _fits(parts, base, depth, bool(splits))]
     if not chosen:
         what = "pictures lie outside class folders" if pictures else "no pictures in it"
@@ -133,15 +131,11 @@ def fill_splits(split_of: list[str], labels: Tensor, seed: int, notes: list[str]
         notes.append(f"no split in the source: train/val/test 80/10/10 by class with seed {seed}: {sizes}")
         rows = dict(zip(rows, parts, strict=True))
     elif not len(rows["train"]):
-        raise InputError(
-            f"no training images: the source has {' and '.join(n for n in rows if len(rows[n]))} only"
-        )
+        raise InputError(f"no training images: the source has {' and '.join(n for n in rows if len(rows[n]))} only")
     elif not len(rows["val"]):
         train = rows["train"]
         rows["train"], rows["val"] = (train[part] for part in stratified(labels[train], (0.9, 0.1), seed))
-        notes.append(
-            f"no validation split in the source: {len(rows['val'])} of {len(train)} train, seed {seed}"
-        )
+        notes.append(f"no validation split in the source: {len(rows['val'])} of {len(train)} train, seed {seed}")
     elif not len(rows["test"]):
         notes.append("no test split in the source")
     return {name: part for name, part in rows.items() if len(part)}
@@ -152,9 +146,7 @@ def read_images(tree: Tree, config: DataConfig, seed: int, report: bool) -> Data
     found = find_items(tree)
     notes = list(found.notes)
     images, items = read_items(tree, found.items, grey=None, image_size=config.image_size, notes=notes)
-    rows = fill_splits(
-        [item.split for item in items], torch.tensor([item.label for item in items]), seed, notes
-    )
+    rows = fill_splits([item.split for item in items], torch.tensor([item.label for item in items]), seed, notes)
     splits = {name: make_split(images, items, part) for name, part in rows.items()}
     return DataSet(name=tree.source.stem, classes=found.classes, splits=splits, notes=tuple(notes))
 
@@ -174,22 +166,16 @@ def read_fer2013_images(tree: Tree, config: DataConfig, seed: int, report: bool)
         split = FER_USAGES[prefix[1].lower()] if prefix else item.split
         placed.append(replace(item, split=split, label=classes.index(found.classes[item.label])))
     if plain:
-        notes.append(
-            f"{plain} pictures without the prefix Training_, PublicTest_, PrivateTest_: split by their folder"
-        )
+        notes.append(f"{plain} pictures without the prefix Training_, PublicTest_, PrivateTest_: split by their folder")
     images, items = read_items(tree, placed, grey=True, image_size=config.image_size, notes=notes)
     split_of = [item.split for item in items]
     labels = torch.tensor([item.label for item in items])
     if config.labels == "ferplus":
         votes = read_votes(find_votes(tree.source, config.votes))
         row_of = votes.by_name()
-        vote_rows = [
-            next((row_of[key] for key in name_keys(item.file) if key in row_of), -1) for item in items
-        ]
+        vote_rows = [next((row_of[key] for key in name_keys(item.file) if key in row_of), -1) for item in items]
         if max(vote_rows) < 0:
-            raise InputError(
-                f"{votes.path} names none of the pictures of {tree.source}, such as {items[0].file}"
-            )
+            raise InputError(f"{votes.path} names none of the pictures of {tree.source}, such as {items[0].file}")
         rows = fill_splits(split_of, labels, seed, notes)
         return ferplus_splits(images, items, rows, votes, vote_rows, notes)
     rows = fill_splits(split_of, labels, seed, notes)

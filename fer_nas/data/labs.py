@@ -91,9 +91,7 @@ class FaceCutter:
         return np.ascontiguousarray(picture[top : top + side, left : left + side])
 
 
-def read_ckplus(
-    tree: Tree, config: DataConfig, seed: int, report: bool, *, by_subject: bool = True
-) -> DataSet:
+def read_ckplus(tree: Tree, config: DataConfig, seed: int, report: bool, *, by_subject: bool = True) -> DataSet:
     """CK+'s official tree: of each labelled sequence the last three frames, and the first as neutral.
 
     Faces are cut out of frames that are not square (640×490). Contempt is dropped unless config keeps it.
@@ -131,18 +129,12 @@ def read_ckplus(
         items.extend(Item(file=frame, label=label, subject=key[0]) for frame in others[-3:])
     found = ", ".join(f"{name} {counts[name]}" for name in FACE_CLASSES if counts[name])
     unlabelled = len(sequences) - sum(counts.values()) - len(damaged)
-    notes.append(
-        f"{sum(counts.values())} labelled sequences ({found}); {unlabelled} without an emotion file left out"
-    )
+    notes.append(f"{sum(counts.values())} labelled sequences ({found}); {unlabelled} without an emotion file left out")
     listed(notes, damaged, "sequences with unreadable labels")
     if counts["contempt"] and "contempt" not in classes:
-        notes.append(
-            f"contempt: {counts['contempt']} sequence(s) left out; --contempt keep makes it the eighth class"
-        )
+        notes.append(f"contempt: {counts['contempt']} sequence(s) left out; --contempt keep makes it the eighth class")
     if not items:
-        raise InputError(
-            f"{tree.source}: no labelled sequence is left; --contempt keep keeps those with contempt"
-        )
+        raise InputError(f"{tree.source}: no labelled sequence is left; --contempt keep keeps those with contempt")
     cut = _first_is_oblong(tree, items)
     size = config.image_size or (CK_SIZE if cut else None)
     return _in_folds(
@@ -175,9 +167,7 @@ def read_ck48(tree: Tree, config: DataConfig, seed: int, report: bool, *, by_sub
     notes = list(found.notes)
     unknown = sorted(set(found.classes) - set(FACE_CLASSES))
     if unknown:
-        raise InputError(
-            f"{tree.source}: not CK+48: classes {', '.join(unknown)}; known: {', '.join(FACE_CLASSES)}"
-        )
+        raise InputError(f"{tree.source}: not CK+48: classes {', '.join(unknown)}; known: {', '.join(FACE_CLASSES)}")
     classes = tuple(name for name in found.classes if name != "contempt" or config.contempt == "keep")
     dropped = sum(found.classes[item.label] not in classes for item in found.items)
     if dropped:
@@ -199,9 +189,7 @@ def read_ck48(tree: Tree, config: DataConfig, seed: int, report: bool, *, by_sub
     )  # fmt: skip
 
 
-def read_jaffe(
-    tree: Tree, config: DataConfig, seed: int, report: bool, *, by_subject: bool = True
-) -> DataSet:
+def read_jaffe(tree: Tree, config: DataConfig, seed: int, report: bool, *, by_subject: bool = True) -> DataSet:
     """JAFFE's files `KA.AN1.39.tiff`: subject KA, expression AN."""
     classes = FACE_CLASSES[:7]
     items = []
@@ -213,9 +201,7 @@ def read_jaffe(
     if not items:
         raise InputError(f"{tree.source}: not JAFFE: no file is called like KA.AN1.39.tiff")
     notes = (
-        [f"{len(tree.pictures()) - len(items)} other pictures left out"]
-        if len(tree.pictures()) > len(items)
-        else []
+        [f"{len(tree.pictures()) - len(items)} other pictures left out"] if len(tree.pictures()) > len(items) else []
     )
     return _in_folds(
         "jaffe", tree, items, classes, config, seed, report, notes,

@@ -35,9 +35,7 @@ def _read_drawn(tree: Tree, config: DataConfig, seed: int, report: bool) -> Data
 
 
 DATASETS: dict[str, DatasetKind] = {
-    "drawn": DatasetKind(
-        read=_read_drawn, about="generated 48×48 faces with seven expressions; needs no path"
-    ),
+    "drawn": DatasetKind(read=_read_drawn, about="generated 48×48 faces with seven expressions; needs no path"),
     "fer2013-csv": DatasetKind(
         read=read_fer2013_csv,
         about="FER2013 as fer2013.csv, icml_face_data.csv, or train.csv with test.csv",
@@ -48,13 +46,9 @@ DATASETS: dict[str, DatasetKind] = {
         about="FER2013 as class folders or their zip; file-name prefixes are the official split",
         has_votes=True,
     ),
-    "images": DatasetKind(
-        read=read_images, about="class folders or their zip, with or without train, val, test"
-    ),
+    "images": DatasetKind(read=read_images, about="class folders or their zip, with or without train, val, test"),
     "cifar10": DatasetKind(read=read_cifar10, about="CIFAR-10: cifar-10-batches-py, or class folders"),
-    "mnist": DatasetKind(
-        read=partial(read_idx, name="mnist", classes=DIGITS), about="MNIST's four idx files"
-    ),
+    "mnist": DatasetKind(read=partial(read_idx, name="mnist", classes=DIGITS), about="MNIST's four idx files"),
     "fashion-mnist": DatasetKind(
         read=partial(read_idx, name="fashion-mnist", classes=FASHION), about="Fashion-MNIST's four idx files"
     ),
@@ -125,12 +119,8 @@ def _open(path: Path) -> Tree:
 
 def _recognize(tree: Tree) -> str:
     if not tree.files:
-        raise InputError(
-            f"{tree.source}: no files in it; expected pictures in class folders, or a csv with pixels"
-        )
-    if (
-        tree.source.is_file() and tree.archive is None
-    ):  # a csv, whatever its columns: the reader says what is wrong
+        raise InputError(f"{tree.source}: no files in it; expected pictures in class folders, or a csv with pixels")
+    if tree.source.is_file() and tree.archive is None:  # a csv, whatever its columns: the reader says what is wrong
         return "fer2013-csv"
     candidates = _candidates(tree)
     if len(candidates) > 1:
@@ -146,9 +136,7 @@ def _recognize(tree: Tree) -> str:
         raise InputError(f"{tree.source}: no pictures in it; give a zip itself: {', '.join(archives[:5])}")
     if sum(JAFFE_FILE.search(name) is not None for name in pictures) * 2 > len(pictures):
         return "jaffe"
-    if any(CK_FRAME.search(name) for name in pictures) or any(
-        "cohn-kanade-images/" in name for name in pictures
-    ):
+    if any(CK_FRAME.search(name) for name in pictures) or any("cohn-kanade-images/" in name for name in pictures):
         return "ckplus"
     if sum(CK48_FILE.search(name) is not None for name in pictures) * 2 > len(pictures):
         return "ck48"

@@ -204,9 +204,7 @@ def _mouth(strokes: Strokes, face: Expression, rng: np.random.Generator, y: floa
     line = _ALONG * face.mouth_width + 1j * y + face.corner * (_DOWN_PARABOLA - 0.7j)
     raised = face.upper_lip * _DOWN_PARABOLA + face.sneer * (_SNEER if rng.random() < 0.5 else _SNEER[::-1])
     upper, lower = line - raised, line - 0.4 * raised + face.jaw * _DOWN_ELLIPSE
-    strokes.between(
-        upper - face.lips * _CUPID, lower + 1.2 * face.lips * _DOWN_ELLIPSE, skin * rng.uniform(0.55, 0.78)
-    )
+    strokes.between(upper - face.lips * _CUPID, lower + 1.2 * face.lips * _DOWN_ELLIPSE, skin * rng.uniform(0.55, 0.78))
     if face.jaw > 0.02:
         strokes.between(upper, lower, 30)
         if face.teeth > 0.1:

@@ -55,9 +55,7 @@ def subject_folds(subjects: Sequence[str], folds: int, fold: int, seed: int) -> 
     distinct = sorted(set(subjects))
     _check_fold(folds, fold)
     if folds > len(distinct):
-        raise InputError(
-            f"--folds is {folds} but there are {len(distinct)} subjects; {_at_most(len(distinct))}"
-        )
+        raise InputError(f"--folds is {folds} but there are {len(distinct)} subjects; {_at_most(len(distinct))}")
     order = torch.randperm(len(distinct), generator=torch.Generator().manual_seed(seed)).tolist()
     fold_of = {distinct[subject]: position % folds for position, subject in enumerate(order)}
     return _by_fold(torch.tensor([fold_of[subject] for subject in subjects]), folds, fold)
@@ -84,9 +82,7 @@ def _at_most(count: int) -> str:
 
 def _check_fold(folds: int, fold: int) -> None:
     if folds < 3:
-        raise InputError(
-            f"--folds is {folds}; at least 3 are needed: one tests, the next validates, the rest train"
-        )
+        raise InputError(f"--folds is {folds}; at least 3 are needed: one tests, the next validates, the rest train")
     if not 0 <= fold < folds:
         raise InputError(f"--fold is {fold}; with --folds {folds} it goes from 0 to {folds - 1}")
 

@@ -46,8 +46,7 @@ def agreement(fer2013: DataSet, ferplus: DataSet) -> dict[str, Any]:
         "share": same / total if total else None,
         "per_split": per_split,
         "table": {
-            name: {b: count / max(sum(row.values()), 1) for b, count in row.items()}
-            for name, row in counts.items()
+            name: {b: count / max(sum(row.values()), 1) for b, count in row.items()} for name, row in counts.items()
         },
     }
 

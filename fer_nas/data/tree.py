@@ -72,9 +72,7 @@ def open_tree(path: Path) -> Tree:
     if path.suffix.lower() == ".csv" and head != b"PK\x03\x04":
         return Tree(source=path, root=path.parent, files=(path.name,), folders=())
     if head[:2] != b"PK" and path.suffix.lower() != ".zip":
-        raise InputError(
-            f"{path}: not a data set; give a folder, a zip or a csv (unpack other archives first)"
-        )
+        raise InputError(f"{path}: not a data set; give a folder, a zip or a csv (unpack other archives first)")
     return _zip_tree(path)
 
 

@@ -96,9 +96,7 @@ def find_votes(data: Path, given: str | None, prefer: tuple[str, ...] = BESIDE) 
             if (place / name).is_file():
                 return place / name
     looked = " or ".join(str(place) for place in places)
-    raise InputError(
-        f"--labels ferplus needs {' or '.join(prefer)}, not found in {looked}; name it with --votes"
-    )
+    raise InputError(f"--labels ferplus needs {' or '.join(prefer)}, not found in {looked}; name it with --votes")
 
 
 def read_votes(path: Path) -> Votes:
@@ -111,9 +109,7 @@ def read_votes(path: Path) -> Votes:
     header = [column.strip().lower() for column in next(rows, [])]
     wanted = {name: index for index, name in enumerate((*FILE_ORDER, *_OTHERS))}
     columns = {
-        wanted[key]: at
-        for at, column in enumerate(header)
-        if (key := canonical_class(column) or column) in wanted
+        wanted[key]: at for at, column in enumerate(header) if (key := canonical_class(column) or column) in wanted
     }
     name_at = next((header.index(name) for name in ("file", "image name") if name in header), None)
     if len(columns) != _COLUMNS or name_at is None:

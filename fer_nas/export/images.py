@@ -22,9 +22,7 @@ def match_channels(images_NCSS: Tensor, channels: int) -> Tensor:
         return images_NCSS.expand(-1, 3, -1, -1)
     assert (have, channels) == (3, 1), f"{have} channels cannot become {channels}"
     weights = torch.tensor(LUMA).view(1, 3, 1, 1)
-    parts = [
-        (chunk.cpu().float() * weights).sum(1, keepdim=True).round() for chunk in images_NCSS.split(1024)
-    ]
+    parts = [(chunk.cpu().float() * weights).sum(1, keepdim=True).round() for chunk in images_NCSS.split(1024)]
     return torch.cat(parts).to(torch.uint8)
 
 

@@ -65,9 +65,7 @@ def export(run: Path, out: Path | None = None, *, checkpoint: str = "best") -> E
     try:
         data = load(trained.data, seed=trained.seed)
     except InputError as error:
-        raise InputError(
-            f"the export is checked on the images of {run}, which cannot be read: {error}"
-        ) from None
+        raise InputError(f"the export is checked on the images of {run}, which cannot be read: {error}") from None
     images, source = gather_check_images(data, MIN_CHECK_IMAGES)
     images = match_channels(images, trained.metadata.channels)
     return replace(to_onnx(trained.network, trained.metadata, images, path), source=source)
@@ -83,20 +81,14 @@ def to_onnx(
     """
     side = metadata.input_size
     assert check_images.dtype == torch.uint8 and check_images.shape[1:] == (metadata.channels, side, side)
-    assert len(check_images) >= MIN_CHECK_IMAGES, (
-        f"{len(check_images)} images to check; {MIN_CHECK_IMAGES} are needed"
-    )
+    assert len(check_images) >= MIN_CHECK_IMAGES, f"{len(check_images)} images to check; {MIN_CHECK_IMAGES} are needed"
     reference = WithSoftmax(copy.deepcopy(network)).cpu().float().eval()
     expected_NK = predict(reference, check_images)
     if expected_NK.shape[1] != len(metadata.classes):
-        raise FerNasError(
-            f"the network has {expected_NK.shape[1]} outputs for {len(metadata.classes)} class names"
-        )
+        raise FerNasError(f"the network has {expected_NK.shape[1]} outputs for {len(metadata.classes)} class names")
     with atomic_path(path) as temporary:
         model = _trace(reference, (2, metadata.channels, side, side), opset)
-        metadata = replace(
-            metadata, opset=next(item.version for item in model.opset_import if not item.domain)
-        )
+        metadata = replace(metadata, opset=next(item.version for item in model.opset_import if not item.domain))
         strip(model)
         onnx.helper.set_model_props(model, metadata.to_strings())
         _validate(model)
@@ -165,9 +157,7 @@ def _trace(network: nn.Module, shape: tuple[int, ...], opset: int) -> onnx.Model
                 verbose=False,
             )
     except torch.onnx.OnnxExporterError as error:
-        raise FerNasError(
-            f"torch cannot export this network: {str(error).strip().splitlines()[0]}"
-        ) from error
+        raise FerNasError(f"torch cannot export this network: {str(error).strip().splitlines()[0]}") from error
     assert program is not None
     return program.model_proto
 
@@ -181,9 +171,7 @@ def _quiet() -> Iterator[None]:
     try:
         with warnings.catch_warnings():
             for category in (DeprecationWarning, FutureWarning):
-                warnings.filterwarnings(
-                    "ignore", category=category, module=r"(torch|onnxscript|onnx_ir|copyreg)\b"
-                )
+                warnings.filterwarnings("ignore", category=category, module=r"(torch|onnxscript|onnx_ir|copyreg)\b")
             yield
     finally:
         logger.setLevel(level)

@@ -117,9 +117,7 @@ def _label(axes: Axes, left: float, y: float, width: float, operation: str) -> N
     corner = (left, y - LABEL_HEIGHT / 2)
     style = "round,pad=0,rounding_size=0.28"
     ink = colour(operation)
-    axes.add_patch(
-        FancyBboxPatch(corner, width, LABEL_HEIGHT, style, facecolor=ink, edgecolor="white", zorder=3)
-    )
+    axes.add_patch(FancyBboxPatch(corner, width, LABEL_HEIGHT, style, facecolor=ink, edgecolor="white", zorder=3))
     axes.text(
         left + width / 2, y, operation,
         ha="center", va="center_baseline", fontsize=8.5, color="white", zorder=4, parse_math=False,
@@ -129,7 +127,5 @@ def _label(axes: Axes, left: float, y: float, width: float, operation: str) -> N
 def _node(axes: Axes, x: float, y: float, name: str, fill: str) -> None:
     corner, side = (x - NODE_RADIUS, y - NODE_RADIUS), 2 * NODE_RADIUS
     style = "round,pad=0,rounding_size=0.2"
-    axes.add_patch(
-        FancyBboxPatch(corner, side, side, style, facecolor=fill, edgecolor=INK, linewidth=1.2, zorder=3)
-    )
+    axes.add_patch(FancyBboxPatch(corner, side, side, style, facecolor=fill, edgecolor=INK, linewidth=1.2, zorder=3))
     axes.text(x, y, name, ha="center", va="center_baseline", fontsize=9.5, color=INK, zorder=4)

@@ -53,9 +53,7 @@ def confusion_figure(confusion: Any, classes: Sequence[str]) -> Figure:
         axes.text(column, row, label, ha="center", va="center", fontsize=8, color=ink)
     places = range(len(classes))
     names = [f"{name}\n{n}" for name, n in zip(classes, count, strict=True)]
-    axes.set_xticks(
-        places, classes, rotation=30, rotation_mode="anchor", ha="left", fontsize=9, parse_math=False
-    )
+    axes.set_xticks(places, classes, rotation=30, rotation_mode="anchor", ha="left", fontsize=9, parse_math=False)
     axes.set_yticks(places, names, fontsize=9, parse_math=False)
     axes.tick_params(length=0, top=False, labeltop=True, bottom=False, labelbottom=False)
     axes.spines[:].set_visible(False)
@@ -113,9 +111,7 @@ def _panel(axes: Axes, title: str, names: list[str], table: list[dict[str, float
     for name, ink in zip(names, itertools.cycle(LINES)):
         points = [(row.get("epoch", place), row[name]) for place, row in enumerate(table, 1) if name in row]
         marker = "o" if len(points) <= 40 else ""
-        axes.plot(
-            *zip(*points, strict=True), color=ink, label=name.replace("_", " "), marker=marker, markersize=3
-        )
+        axes.plot(*zip(*points, strict=True), color=ink, label=name.replace("_", " "), marker=marker, markersize=3)
     axes.set_title(title, fontsize=10, weight="bold", color=INK)
     axes.set_xlabel("epoch", fontsize=9)
     axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

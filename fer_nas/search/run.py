@@ -7,10 +7,8 @@ of images and continues bit for bit.
 from __future__ import annotations
 
 import time
-from dataclasses import dataclass
 from itertools import islice
 from pathlib import Path
-from typing import Any
 
 import torch
 from rich.console import Console
@@ -23,9 +21,9 @@ from fer_nas.bilevel.protocol import InnerStep
 from fer_nas.config import SearchConfig, from_dict, to_dict
 from fer_nas.data import batches
 from fer_nas.data.load import load
-from fer_nas.data.split import DataSet, Split
+from fer_nas.data.split import DataSet
 from fer_nas.errors import InputError
-from fer_nas.progress import EpochTable, number, percent, seconds
+from fer_nas.progress import Columns, EpochTable, number, percent, seconds
 from fer_nas.report.pictures import draw_cells, draw_curves
 from fer_nas.runtime import (
     Interrupted,
@@ -39,14 +37,11 @@ from fer_nas.runtime import (
     require_finite,
     save_checkpoint,
 )
+from fer_nas.search.state import build, validate, velocity
 from fer_nas.space.decode import count_skips, decode
 from fer_nas.space.relax import entropy
-from fer_nas.space.supernet import Supernet
-from fer_nas.space.variants import find_space
-from fer_nas.tasks.cells import CellSearch
 
-ARCH_BETAS = (0.5, 0.999)  # Liu et al. 2019
-COLUMNS = {
+COLUMNS: Columns = {
     "epoch": ("epoch", str),
     "train_loss": ("train loss", number),
     "val_loss": ("val loss", number),
@@ -56,95 +51,6 @@ COLUMNS = {
     "skips_reduce": ("skips r", str),
     "seconds": ("time", seconds),
 }
-
-
-@dataclass
-class State:
-    """All that changes during a search; `checkpoint` and `restore` are each other's inverse."""
-
-    task: CellSearch
-    arch: Tensor
-    weights_optimizer: torch.optim.SGD
-    arch_optimizer: torch.optim.Adam
-    epoch: int = 1  # the one being run, from 1
-    step: int = 0  # its finished steps
-    loss_sum: float = 0.0
-    seconds: float = 0.0  # spent so far in this epoch
-    seconds_before: float = 0.0  # spent in the epochs before it
-
-    def checkpoint(self) -> dict[str, Any]:
-        return {
-            "kind": "search",
-            "supernet": self.task.supernet.state_dict(),
-            "arch": self.arch.detach(),
-            "weights_optimizer": self.weights_optimizer.state_dict(),
-            "arch_optimizer": self.arch_optimizer.state_dict(),
-            "progress": [self.epoch, self.step, self.loss_sum, self.seconds, self.seconds_before],
-        }
-
-    def restore(self, saved: dict[str, Any], where: Path) -> None:
-        if saved.get("kind") != "search":
-            raise InputError(f"{where} is not the checkpoint of a search")
-        self.task.supernet.load_state_dict(saved["supernet"])
-        with torch.no_grad():
-            self.arch.copy_(saved["arch"])
-        self.weights_optimizer.load_state_dict(saved["weights_optimizer"])
-        self.arch_optimizer.load_state_dict(saved["arch_optimizer"])
-        self.epoch, self.step, self.loss_sum, self.seconds, self.seconds_before = saved["progress"]
-
-
-def build(config: SearchConfig, dataset: DataSet, device: torch.device) -> State:
-    torch.manual_seed(config.run.seed)
-    space = find_space(config.arch.space)
-    mean, std = dataset.train.channel_statistics()
-    supernet = Supernet(
-        space,
-        classes=len(dataset.classes),
-        c_in=dataset.channels,
-        image_size=dataset.image_size,
-        channels=config.network.channels,
-        layers=config.network.layers,
-        stem=config.network.stem,
-        mean=mean,
-        std=std,
-    )
-    task = CellSearch(supernet.to(device, memory_format=torch.channels_last), space)
-    arch = task.initial_hyper(generator(config.run.seed, "arch")).to(device).requires_grad_()
-    w, a = config.weights, config.arch
-    return State(
-        task=task,
-        arch=arch,
-        weights_optimizer=torch.optim.SGD(
-            supernet.parameters(), w.learning_rate, momentum=w.momentum, weight_decay=w.weight_decay
-        ),
-        arch_optimizer=torch.optim.Adam(
-            [arch], a.arch_learning_rate, betas=ARCH_BETAS, weight_decay=a.arch_weight_decay
-        ),
-    )
-
-
-def velocity(optimizer: torch.optim.SGD, names: list[str]) -> dict[str, Tensor]:
-    """The momentum buffers by weight name; empty before the first step."""
-    found = {}
-    for name, parameter in zip(names, optimizer.param_groups[0]["params"], strict=True):
-        buffer = optimizer.state[parameter].get("momentum_buffer") if parameter in optimizer.state else None
-        if buffer is not None:
-            found[name] = buffer
-    return found
-
-
-@torch.no_grad()
-def validate(task: CellSearch, arch: Tensor, split: Split, batch_size: int) -> tuple[float, float]:
-    """Loss and accuracy of the supernet at λ on a split, in batches whose own statistics normalize them."""
-    weights = task.weights()
-    loss, correct = 0.0, 0
-    for start, end in batches.bounds(len(split), batch_size):
-        images, targets = split.images[start:end].float(), split.targets[start:end]
-        logits = task.logits(weights, arch, images)
-        loss += torch.nn.functional.cross_entropy(logits, targets, reduction="sum").item()
-        labels = targets if targets.ndim == 1 else targets.argmax(1)
-        correct += int((logits.argmax(1) == labels).sum())
-    return loss / len(split), correct / len(split)
 
 
 class Search:
@@ -158,7 +64,9 @@ class Search:
         self.weights_split, self.arch_split = (half.to(self.device) for half in halves)
         self.val_split = dataset.splits.get("val", halves[1]).to(self.device)
         if min(len(self.weights_split), len(self.arch_split)) < 2:
-            raise InputError(f"{config.data.data}: {len(dataset.train)} training images are too few; search needs at least 4")
+            raise InputError(
+                f"{config.data.data}: {len(dataset.train)} training images are too few; search needs at least 4"
+            )
         if config.run.batch_size < 2:
             raise InputError("--batch-size is 1; BatchNorm needs at least 2 images a batch")
         size = config.run.batch_size
@@ -275,7 +183,10 @@ class Search:
     def run(self) -> None:
         config, state = self.config, self.state
         title = f"{config.arch.method} on {self.dataset.name}, {describe_device(self.device)}"
-        with StopFlag.watch() as stop, EpochTable(title, COLUMNS, config.run.epochs, self.steps, self.console) as table:
+        with (
+            StopFlag.watch() as stop,
+            EpochTable(title, COLUMNS, config.run.epochs, self.steps, self.console) as table,
+        ):
             for row in self.folder.metrics():
                 table.rows.append(row)
             while state.epoch <= config.run.epochs:
@@ -300,8 +211,8 @@ def search(config: SearchConfig, out: Path | None, console: Console) -> RunFolde
     run = Search(config, folder, dataset, console)
     write_json(
         folder / "config.json",
-        {"kind": "search", "fer_nas_version": fer_nas.__version__, "config": to_dict(config), "classes": list(dataset.classes)},
-    )  # fmt: skip
+        {"kind": "search", "fer_nas_version": fer_nas.__version__, "config": to_dict(config)},
+    )
     console.print(f"run folder: {folder.path}", highlight=False, markup=False, soft_wrap=True)
     run.run()
     return folder
@@ -311,8 +222,12 @@ def resume(path: Path, console: Console) -> RunFolder:
     """Go on with a search from its last checkpoint; one that is finished is left as it is."""
     folder = RunFolder.open(path)
     saved = read_json(folder / "config.json", "run configuration")
+    if not isinstance(saved, dict) or "config" not in saved:
+        raise InputError(f"{folder / 'config.json'} is not the configuration of a run")
     if saved.get("kind") != "search":
-        raise InputError(f"{path} is a {saved.get('kind')} run; resume it with `fer-nas {saved.get('kind')} --resume {path}`")
+        raise InputError(
+            f"{path} is a {saved.get('kind')} run; resume it with `fer-nas {saved.get('kind')} --resume {path}`"
+        )
     config = from_dict(SearchConfig, saved["config"], str(folder / "config.json"))
     if config.run.threads:
         torch.set_num_threads(config.run.threads)

@@ -21,7 +21,7 @@ def decode_cell(mixture_EO: Tensor, space: SearchSpace) -> tuple[Edge, ...]:
         best: list[tuple[float, int, int]] = []
         for source in range(2 + node):
             row = weights[first + source]
-            place = max(allowed, key=lambda o: row[o])  # noqa: B023 - used at once
+            place = max(allowed, key=lambda o: row[o])
             best.append((-row[place], source, place))
         for _, source, place in sorted(sorted(best)[:2], key=lambda item: item[1]):
             chosen.append((space.operations[place], source))

@@ -20,9 +20,7 @@ class FullEdge(nn.Module):
 
     def forward(self, x_BCHW: Tensor, weights_O: Tensor) -> Tensor:
         terms = [
-            weights_O[place] * self.operations[name](x_BCHW)
-            for place, name in enumerate(self.names)
-            if name != "none"
+            weights_O[place] * self.operations[name](x_BCHW) for place, name in enumerate(self.names) if name != "none"
         ]
         total = terms[0]
         for term in terms[1:]:

@@ -68,7 +68,11 @@ def find(name_or_path: str) -> GenotypeFile:
     """A published genotype by name, a genotype.json, or the one in a search run's folder."""
     if name_or_path in GENOTYPES:
         return GenotypeFile(
-            genotype=GENOTYPES[name_or_path], name=name_or_path, space="darts", method="published", dataset="published"
+            genotype=GENOTYPES[name_or_path],
+            name=name_or_path,
+            space="darts",
+            method="published",
+            dataset="published",
         )
     path = Path(name_or_path)
     if path.is_dir():
@@ -76,9 +80,7 @@ def find(name_or_path: str) -> GenotypeFile:
         if not path.exists():
             raise InputError(f"{name_or_path}: no genotype.json in this folder; has its search finished an epoch?")
     if not path.exists():
-        raise InputError(
-            f"genotype not found: {name_or_path} is neither a file nor one of {', '.join(GENOTYPES)}"
-        )
+        raise InputError(f"genotype not found: {name_or_path} is neither a file nor one of {', '.join(GENOTYPES)}")
     found = GenotypeFile.load(path)
     require_operations(found.genotype, str(path))
     return found

@@ -20,10 +20,28 @@ def batch_norm(channels: int, affine: bool) -> nn.BatchNorm2d:
     return nn.BatchNorm2d(channels, affine=affine, track_running_stats=affine)
 
 
+class Pointwise(nn.Conv2d):
+    """1×1 convolution without bias. In training a stride is taken by slicing first, which computes the same.
+
+    oneDNN's backward of a strided 1×1 convolution in channels-last writes out of bounds on a CPU where the input has
+    fewer channels than its vectors (seen with 2 to 6; torch 2.14, oneDNN issue 6035).
+    """
+
+    def __init__(self, c_in: int, c_out: int, stride: int = 1) -> None:
+        super().__init__(c_in, c_out, 1, stride, bias=False)
+
+    def forward(self, x_BCHW: Tensor) -> Tensor:
+        if not self.training or self.stride[0] == 1:
+            return super().forward(x_BCHW)
+        return nn.functional.conv2d(x_BCHW[:, :, :: self.stride[0], :: self.stride[1]], self.weight)
+
+
 def relu_conv_bn(c_in: int, c_out: int, kernel: int, stride: int, affine: bool) -> nn.Sequential:
     return nn.Sequential(
         nn.ReLU(),
-        nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False),
+        Pointwise(c_in, c_out, stride)
+        if kernel == 1
+        else nn.Conv2d(c_in, c_out, kernel, stride, kernel // 2, bias=False),
         batch_norm(c_out, affine),
     )
 
@@ -37,18 +55,14 @@ class DilatedDepthwise(nn.Conv2d):
     """
 
     def __init__(self, channels: int, kernel: int, stride: int) -> None:
-        super().__init__(
-            channels, channels, kernel, stride, 2 * (kernel // 2), dilation=2, groups=channels, bias=False
-        )
+        super().__init__(channels, channels, kernel, stride, 2 * (kernel // 2), dilation=2, groups=channels, bias=False)
 
     def forward(self, x_BCHW: Tensor) -> Tensor:
         if not self.training:  # one plain node in an exported graph
             return super().forward(x_BCHW)
         padding = self.kernel_size[0] // 2
         if self.stride[0] == 2:
-            return nn.functional.conv2d(
-                x_BCHW[:, :, ::2, ::2], self.weight, padding=padding, groups=self.groups
-            )
+            return nn.functional.conv2d(x_BCHW[:, :, ::2, ::2], self.weight, padding=padding, groups=self.groups)
         b, c, h, w = x_BCHW.shape
         even = nn.functional.pad(x_BCHW, (0, w % 2, 0, h % 2)) if h % 2 or w % 2 else x_BCHW
         half_h, half_w = even.shape[2] // 2, even.shape[3] // 2
@@ -68,16 +82,14 @@ def _depthwise(channels: int, kernel: int, stride: int, dilation: int, affine: b
     return [
         nn.ReLU(),
         depthwise,
-        nn.Conv2d(channels, channels, 1, bias=False),
+        Pointwise(channels, channels),
         batch_norm(channels, affine),
     ]
 
 
 def sep_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequential:
     """Twice ReLU, depthwise, pointwise, BN; the stride is the first one's."""
-    return nn.Sequential(
-        *_depthwise(channels, kernel, stride, 1, affine), *_depthwise(channels, kernel, 1, 1, affine)
-    )
+    return nn.Sequential(*_depthwise(channels, kernel, stride, 1, affine), *_depthwise(channels, kernel, 1, 1, affine))
 
 
 def dil_conv(channels: int, kernel: int, stride: int, affine: bool) -> nn.Sequential:
@@ -95,12 +107,12 @@ class Zero(nn.Module):
 
 
 class FactorizedReduce(nn.Module):
-    """Halves the resolution without losing half the pixels: two 1×1 convolutions of stride 2, one shifted by a pixel."""
+    """Halves the resolution and loses no pixel: two 1×1 convolutions of stride 2, one shifted by a pixel."""
 
     def __init__(self, c_in: int, c_out: int, affine: bool) -> None:
         super().__init__()
-        self.even = nn.Conv2d(c_in, c_out // 2, 1, stride=2, bias=False)
-        self.odd = nn.Conv2d(c_in, c_out - c_out // 2, 1, stride=2, bias=False)
+        self.even = Pointwise(c_in, c_out // 2, stride=2)
+        self.odd = Pointwise(c_in, c_out - c_out // 2, stride=2)
         self.norm = batch_norm(c_out, affine)
 
     def forward(self, x: Tensor) -> Tensor:
@@ -116,9 +128,7 @@ class Ghost(nn.Module):
     def __init__(self, channels: int, stride: int, affine: bool) -> None:
         super().__init__()
         half = (channels + 1) // 2
-        self.primary = nn.Sequential(
-            nn.Conv2d(channels, half, 1, stride, bias=False), batch_norm(half, affine), nn.ReLU()
-        )
+        self.primary = nn.Sequential(Pointwise(channels, half, stride), batch_norm(half, affine), nn.ReLU())
         self.cheap = nn.Sequential(
             nn.Conv2d(half, half, 3, padding=1, groups=half, bias=False), batch_norm(half, affine), nn.ReLU()
         )

@@ -31,7 +31,8 @@ class CellSearch:
         """λ ~ 1e-3·N(0, 1), drawn on the CPU."""
         return ARCH_INIT_STD * torch.randn(self.layout.size, generator=generator)
 
-    def weights(self) -> dict[str, nn.Parameter]:
+    def weights(self) -> Params:
+        """The supernet's own parameters by name."""
         return dict(self.supernet.named_parameters())
 
     def mixtures(self, hyper: Tensor) -> dict[str, Tensor]:

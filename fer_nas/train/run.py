@@ -7,25 +7,23 @@ from __future__ import annotations
 
 import copy
 import time
-from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
 from typing import Any
 
 import torch
 from rich.console import Console
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import fer_nas
-from fer_nas.artifacts import Genotype, GenotypeFile, RunFolder, atomic_path, read_json, write_json
-from fer_nas.config import TrainConfig, from_dict, to_dict
+from fer_nas.artifacts import GenotypeFile, RunFolder, atomic_path, write_json
+from fer_nas.config import TrainConfig, to_dict
 from fer_nas.data import batches
 from fer_nas.data.load import load
 from fer_nas.data.split import DataSet, Split
 from fer_nas.errors import InputError
-from fer_nas.progress import EpochTable, number, percent, seconds
+from fer_nas.progress import Columns, EpochTable, number, percent, seconds
 from fer_nas.report.pictures import draw_confusion, draw_curves
 from fer_nas.runtime import (
     Interrupted,
@@ -43,10 +41,11 @@ from fer_nas.runtime import (
 )
 from fer_nas.space.network import Network
 from fer_nas.train.metrics import multiply_adds, parameters, soft_cross_entropy, summary
+from fer_nas.train.spec import NetworkSpec, load_network, read_run, start_from
 
 EVALUATION_BATCH = 256
 PROGRESSIVE_UNTIL = 0.8  # share of the epochs after which images have their full size
-COLUMNS = {
+COLUMNS: Columns = {
     "epoch": ("epoch", str),
     "train_loss": ("train loss", number),
     "val_loss": ("val loss", number),
@@ -57,79 +56,6 @@ COLUMNS = {
 }
 
 
-@dataclass(frozen=True, kw_only=True)
-class NetworkSpec:
-    """What is needed to build the network again; stands in config.json."""
-
-    genotype: Genotype
-    genotype_name: str
-    classes: tuple[str, ...]
-    input_size: int
-    channels: int
-    dataset: str
-    labels: str | None
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-
-    def to_dict(self) -> dict[str, Any]:
-        return {**self.__dict__, "genotype": self.genotype.to_dict()}
-
-    @classmethod
-    def from_dict(cls, value: dict[str, Any], where: str) -> NetworkSpec:
-        try:
-            made = cls(**{name: value[name] for name in cls.__dataclass_fields__})
-        except KeyError as error:
-            raise InputError(f"{where}: no {error} in it; not a training run of this version") from None
-        return replace(
-            made,
-            genotype=Genotype.from_dict(value["genotype"], where),
-            classes=tuple(made.classes),
-            mean=tuple(made.mean),
-            std=tuple(made.std),
-        )
-
-    def build(self, config: TrainConfig) -> Network:
-        return Network(
-            self.genotype,
-            classes=len(self.classes),
-            c_in=self.channels,
-            image_size=self.input_size,
-            channels=config.network.channels,
-            layers=config.network.layers,
-            stem=config.network.stem,
-            auxiliary=config.recipe.auxiliary,
-            dropout=config.recipe.dropout,
-            mean=self.mean,
-            std=self.std,
-        )
-
-
-def read_run(folder: RunFolder) -> tuple[TrainConfig, NetworkSpec]:
-    """Configuration and network of a training run; another kind of folder is an InputError."""
-    where = str(folder / "config.json")
-    saved = read_json(folder / "config.json", "run configuration")
-    if saved.get("kind") != "train":
-        raise InputError(f"{folder.path} holds a {saved.get('kind')} run; a training run is needed (fer-nas train)")
-    return from_dict(TrainConfig, saved["config"], where), NetworkSpec.from_dict(saved, where)
-
-
-def load_weights(network: nn.Module, path: Path) -> None:
-    try:
-        network.load_state_dict(load_file(path))
-    except FileNotFoundError:
-        raise InputError(f"{path} not found; has this training finished an epoch?") from None
-    except (SafetensorError, RuntimeError) as error:
-        raise InputError(f"{path} does not fit its network: {str(error).splitlines()[0]}") from None
-
-
-def load_network(folder: RunFolder, which: str = "best") -> Network:
-    """The network of a training run with its `best` (by validation) or `last` weights, in eval mode on the CPU."""
-    config, spec = read_run(folder)
-    network = spec.build(config)
-    load_weights(network, folder / f"{which}.safetensors")
-    return network.eval()
-
-
 @torch.no_grad()
 def predict(network: nn.Module, split: Split) -> Tensor:
     """Logits (N, K) on the split's device, in eval mode."""
@@ -138,7 +64,10 @@ def predict(network: nn.Module, split: Split) -> Tensor:
 
 
 class MovingAverage:
-    """Exponential moving average of weights and norm statistics: a ← d·a + (1 − d)·w, d = min(decay, (1 + t)/(10 + t))."""
+    """Exponential moving average of weights and norm statistics: a ← d·a + (1 − d)·w at step t.
+
+    d = min(decay, (1 + t)/(10 + t)), so that the first steps are soon forgotten.
+    """
 
     def __init__(self, network: nn.Module, decay: float) -> None:
         self.network, self.decay, self.steps = copy.deepcopy(network).requires_grad_(False), decay, 0
@@ -164,7 +93,13 @@ class Training:
             raise InputError("--batch-size is 1; BatchNorm needs at least 2 images a batch")
         if len(dataset.train) < 2:
             raise InputError(f"{config.data.data}: {len(dataset.train)} training image; at least 2 are needed")
-        self.config, self.spec, self.folder, self.dataset, self.console = config, spec, folder, dataset, console
+        self.config, self.spec, self.folder, self.dataset, self.console = (
+            config,
+            spec,
+            folder,
+            dataset,
+            console,
+        )
         self.device = choose_device(config.run.device)
         self.train_split = dataset.train.to(self.device)
         self.val_split = dataset.splits["val"].to(self.device)
@@ -201,7 +136,14 @@ class Training:
                 "average_steps": self.average.steps if self.average else 0,
                 "optimizer": self.optimizer.state_dict(),
                 "random": global_random_state(self.device),
-                "progress": [self.epoch, self.step, self.loss_sum, self.seconds, self.best_epoch, self.best_accuracy],
+                "progress": [
+                    self.epoch,
+                    self.step,
+                    self.loss_sum,
+                    self.seconds,
+                    self.best_epoch,
+                    self.best_accuracy,
+                ],
             },
         )
 
@@ -316,7 +258,10 @@ class Training:
     def run(self) -> dict[str, Any]:
         run = self.config.run
         title = f"{self.spec.genotype_name} on {self.spec.dataset}, {describe_device(self.device)}"
-        with StopFlag.watch() as stop, EpochTable(title, COLUMNS, run.epochs, self.steps, self.console) as table:
+        with (
+            StopFlag.watch() as stop,
+            EpochTable(title, COLUMNS, run.epochs, self.steps, self.console) as table,
+        ):
             table.rows.extend(self.folder.metrics())
             while self.epoch <= run.epochs:
                 self.one_epoch(table, stop)
@@ -348,34 +293,9 @@ class Training:
         return value
 
 
-def start_from(network: Network, path: Path, spec: NetworkSpec) -> None:
-    """Load the best weights of another run of the same genotype; a classifier for other classes starts by class name."""
-    folder = RunFolder.open(path)
-    _, other = read_run(folder)
-    if other.genotype != spec.genotype:
-        raise InputError(f"--initialize-from {path}: that run trained another genotype")
-    try:
-        state = load_file(folder / "best.safetensors")
-    except (FileNotFoundError, SafetensorError) as error:
-        raise InputError(f"--initialize-from {path}: no usable best.safetensors: {error}") from None
-    if other.classes != spec.classes:
-        own = network.state_dict()
-        for name in ("classifier.weight", "classifier.bias"):
-            rows = own[name].clone()
-            for place, label in enumerate(spec.classes):
-                if label in other.classes:
-                    rows[place] = state[name][other.classes.index(label)]
-            state[name] = rows
-        state = {k: v for k, v in state.items() if not k.startswith("auxiliary.classifier")}
-    try:
-        missing, odd = network.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise InputError(f"--initialize-from {path}: another skeleton: {str(error).splitlines()[-1].strip()}") from None
-    if odd or any(not name.startswith("auxiliary.") for name in missing):
-        raise InputError(f"--initialize-from {path}: another skeleton (channels, layers or stem differ)")
-
-
-def train(config: TrainConfig, genotype: GenotypeFile, out: Path | None, console: Console) -> tuple[RunFolder, dict[str, Any]]:
+def train(
+    config: TrainConfig, genotype: GenotypeFile, out: Path | None, console: Console
+) -> tuple[RunFolder, dict[str, Any]]:
     """A new training in a new folder; returns the folder and what test.json holds."""
     choose_device(config.run.device)
     if config.run.threads:

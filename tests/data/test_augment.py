@@ -111,9 +111,7 @@ def test_warp_is_exact_where_it_has_a_closed_form(height: int) -> None:
     if height == 48:
         cases["quarter turn"] = ({"angle": math.pi / 2 * ones}, images.rot90(1, (2, 3)))
     for name, (change, wanted) in cases.items():
-        torch.testing.assert_close(
-            _warp(images, **{**still(4), **change}), wanted, atol=0.02, rtol=0, msg=name
-        )
+        torch.testing.assert_close(_warp(images, **{**still(4), **change}), wanted, atol=0.02, rtol=0, msg=name)
 
 
 def test_zoom_enlarges_about_the_middle() -> None:

@@ -47,9 +47,7 @@ def test_ckplus_with_contempt(cases: Path) -> None:
     assert counts(data) == expected
     assert [len(subjects) for subjects in people(data).values()] == [1, 1, 1]
     split = next(split for split in data.splits.values() if "S005" in (split.subjects or ()))
-    frames = [
-        (name[-6:-4], data.classes[target]) for name, target in zip(split.names, split.targets, strict=True)
-    ]
+    frames = [(name[-6:-4], data.classes[target]) for name, target in zip(split.names, split.targets, strict=True)]
     assert frames == [("01", "neutral"), ("03", "disgust"), ("04", "disgust"), ("05", "disgust")]
 
 
@@ -103,9 +101,7 @@ def test_ck48(tmp_path: Path) -> None:
         (tmp_path / "CK+48" / folder).mkdir(parents=True)
         for subject in range(10):
             picture = rng.integers(0, 256, (48, 48), dtype=np.uint8)
-            cv2.imwrite(
-                str(tmp_path / "CK+48" / folder / f"S{subject:03d}_00{label}_{11 + label:08d}.png"), picture
-            )
+            cv2.imwrite(str(tmp_path / "CK+48" / folder / f"S{subject:03d}_00{label}_{11 + label:08d}.png"), picture)
     assert recognize(tmp_path) == "ck48"
     data = read(tmp_path)
     assert data.classes == FACE_CLASSES[:6] and set(counts(data).values()) == {10}

@@ -26,9 +26,7 @@ def sizes(data: DataSet) -> dict[str, int]:
     return {name: len(split) for name, split in data.splits.items()}
 
 
-def add(
-    root: Path, folder: str, count: int, *, colour: bool = False, size: int = 16, ending: str = ".png"
-) -> None:
+def add(root: Path, folder: str, count: int, *, colour: bool = False, size: int = 16, ending: str = ".png") -> None:
     rng = np.random.default_rng(len(folder) + count)
     (root / folder).mkdir(parents=True, exist_ok=True)
     for number in range(count):
@@ -51,9 +49,7 @@ def folder(cases: Path, tmp_path: Path) -> Path:
 
 def rows(data: DataSet) -> dict[str, set[tuple[bytes, str]]]:
     return {
-        name: {
-            (i.numpy().tobytes(), data.classes[t]) for i, t in zip(s.images, s.targets.tolist(), strict=True)
-        }
+        name: {(i.numpy().tobytes(), data.classes[t]) for i, t in zip(s.images, s.targets.tolist(), strict=True)}
         for name, s in data.splits.items()
     }
 
@@ -63,9 +59,7 @@ def test_folder_zip_and_table_hold_the_same(cases: Path, tmp_path: Path) -> None
     assert rows(table) == rows(folder)
     assert folder.classes == table.classes == FACE_CLASSES[:7] and folder.classes[6] == "neutral"
     neutral = [
-        name
-        for name, t in zip(folder.splits["test"].names, folder.splits["test"].targets, strict=True)
-        if t == 6
+        name for name, t in zip(folder.splits["test"].names, folder.splits["test"].targets, strict=True) if t == 6
     ]
     assert neutral and all(name.startswith("test/neutral/") for name in neutral)
     for inside in ("", "archive/fer2013/"):
@@ -193,9 +187,7 @@ def test_limit_takes_each_class_by_its_share(tmp_path: Path) -> None:
     data = read(tmp_path, limit=9)
     assert data.train.targets.bincount().tolist() == [6, 3] and len(data.splits["val"]) == 2
     assert data.notes[-1] == "--limit: 9 of 90 training images"
-    assert (
-        read(tmp_path, limit=9).train.names == data.train.names != read(tmp_path, limit=9, seed=1).train.names
-    )
+    assert read(tmp_path, limit=9).train.names == data.train.names != read(tmp_path, limit=9, seed=1).train.names
     assert len(read(tmp_path, limit=90).train) == 90
 
 
@@ -240,16 +232,12 @@ def test_votes_for_named_pictures(folder: Path) -> None:
         expected = [name for name in names[:-1] if f"/{usage}_" in name and rule[name][which]]
         assert list(data.splits[split].names) == expected
         labels = [data.classes[label] for label in data.splits[split].labels().tolist()]
-        clear = [
-            row for row, name in enumerate(expected) if split != "train" or rule[name][2]
-        ]  # without ties
+        clear = [row for row, name in enumerate(expected) if split != "train" or rule[name][2]]  # without ties
         assert [labels[row] for row in clear] == [rule[expected[row]][which] for row in clear]
         assert data.splits[split].targets.dtype == (torch.float32 if split == "train" else torch.int64)
     row = [rule[name] for name in data.train.names].index(VOTES[3])
     shares = dict(zip(FACE_CLASSES, data.train.targets[row].tolist(), strict=True))
-    assert shares == pytest.approx(
-        dict.fromkeys(FACE_CLASSES, 0) | {"neutral": 0.2, "fear": 0.2, "contempt": 0.6}
-    )
+    assert shares == pytest.approx(dict.fromkeys(FACE_CLASSES, 0) | {"neutral": 0.2, "fear": 0.2, "contempt": 0.6})
     assert "images left out for want of votes in ferplus.csv: 1" in data.notes
     file.write_text(f"{header}\nother.png,{VOTES[0][0]}\n")
     with pytest.raises(InputError, match="names none of the pictures"):

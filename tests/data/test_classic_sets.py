@@ -63,10 +63,7 @@ def test_both_mnists_in_one_folder_are_told_apart(tmp_path: Path) -> None:
     write_mnist(tmp_path / "FashionMNIST" / "raw", packed=True, seed=1)
     with pytest.raises(InputError, match=r"several data sets \(fashion-mnist, mnist\).*--dataset"):
         recognize(tmp_path)
-    assert (
-        recognize(tmp_path / "MNIST") == "mnist"
-        and recognize(tmp_path / "FashionMNIST" / "raw") == "fashion-mnist"
-    )
+    assert recognize(tmp_path / "MNIST") == "mnist" and recognize(tmp_path / "FashionMNIST" / "raw") == "fashion-mnist"
     mnist, fashion = read(tmp_path, dataset="mnist"), read(tmp_path, dataset="fashion-mnist")
     assert fashion.classes[9] == "ankle boot" and not torch.equal(mnist.train.images, fashion.train.images)
     assert read(tmp_path, dataset="mnist", image_size=32).image_size == 32

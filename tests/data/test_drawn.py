@@ -76,9 +76,7 @@ def test_linear_classifier_stays_under_80_percent(faces: DataSet, one_thread: No
     mean, deviation = pixels.mean(0), pixels.std(0)
     inputs = (pixels - mean) / deviation
     weight, bias = torch.zeros(7, 48 * 48, requires_grad=True), torch.zeros(7, requires_grad=True)
-    optimizer = torch.optim.LBFGS(
-        [weight, bias], max_iter=100, line_search_fn="strong_wolfe", tolerance_grad=1e-4
-    )
+    optimizer = torch.optim.LBFGS([weight, bias], max_iter=100, line_search_fn="strong_wolfe", tolerance_grad=1e-4)
 
     def loss() -> Tensor:
         optimizer.zero_grad()

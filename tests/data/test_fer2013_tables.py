@@ -86,9 +86,7 @@ def test_other_ways_to_write_the_table(tmp_path: Path, cases: Path, lines: list[
         "semicolon": text.replace(",", ";").encode(),
         "utf16": text.encode("utf-16"),
         "blank lines": text.replace("\n", "\n\n").encode(),
-        "names": "\n".join(
-            [lines[0], *(FACE_CLASSES[int(line[0])].title() + line[1:] for line in lines[1:])]
-        ).encode(),
+        "names": "\n".join([lines[0], *(FACE_CLASSES[int(line[0])].title() + line[1:] for line in lines[1:])]).encode(),
     }[variant]
     path.write_bytes(content)
     data = read(path)
@@ -157,10 +155,7 @@ def test_unknown_usage_is_named(tmp_path: Path, lines: list[str]) -> None:
 def votes_table(usages: list[str], seed: int = 0) -> str:
     header = "Usage,Image name,neutral,happiness,surprise,sadness,anger,disgust,fear,contempt,unknown,NF"
     rng = np.random.default_rng(seed)
-    rows = [
-        f"{u},fer{i:07d}.png," + ",".join(map(str, rng.multinomial(10, [0.1] * 10)))
-        for i, u in enumerate(usages)
-    ]
+    rows = [f"{u},fer{i:07d}.png," + ",".join(map(str, rng.multinomial(10, [0.1] * 10))) for i, u in enumerate(usages)]
     return "\n".join([header, *rows])
 
 
@@ -187,9 +182,7 @@ def test_votes_follow_the_rows(tmp_path: Path, lines: list[str], cases: Path) ->
         (None, "needs fer2013new.csv"),
     ],
 )
-def test_votes_of_other_rows_are_refused(
-    tmp_path: Path, cases: Path, usages: list[str] | None, message: str
-) -> None:
+def test_votes_of_other_rows_are_refused(tmp_path: Path, cases: Path, usages: list[str] | None, message: str) -> None:
     (tmp_path / "fer2013.csv").write_bytes((cases / "fer.csv").read_bytes())
     if usages:
         (tmp_path / "fer2013new.csv").write_text(votes_table(usages))

@@ -118,9 +118,7 @@ def test_zip_with_backslashes_and_a_password(cases: Path, tmp_path: Path) -> Non
 def test_empty_and_ambiguous_folders(cases: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match="no files in it"):
         load(DataConfig(data=str(tmp_path)))
-    with pytest.raises(
-        InputError, match=r"several tables with pixels: bad\.csv, fer\.csv, icml\.csv, test\.csv"
-    ):
+    with pytest.raises(InputError, match=r"several tables with pixels: bad\.csv, fer\.csv, icml\.csv, test\.csv"):
         load(DataConfig(data=str(cases)))
     (tmp_path / "fer2013.zip").write_bytes(b"PK")
     with pytest.raises(InputError, match=r"give a zip itself: fer2013\.zip"):

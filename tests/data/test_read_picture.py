@@ -55,9 +55,7 @@ def test_sixteen_bits_keep_the_high_byte() -> None:
     values = np.array([[0, 255, 256, 65535]] * 3, np.uint16)
     content = cv2.imencode(".png", values)[1].tobytes()
     assert read_picture(content)[0, :, 0].tolist() == [0, 0, 1, 255]
-    assert np.array_equal(
-        read_picture(content), cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR)
-    )
+    assert np.array_equal(read_picture(content), cv2.imdecode(np.frombuffer(content, np.uint8), cv2.IMREAD_COLOR))
     colour = cv2.imencode(".png", np.full((2, 2, 3), 0x7FFF, np.uint16))[1].tobytes()
     assert np.unique(read_picture(colour)).tolist() == [127]
 
@@ -121,9 +119,7 @@ def test_half_a_file_of_any_format_raises(kind: str) -> None:
         read_picture(content[: len(content) // 2])
 
 
-@pytest.mark.parametrize(
-    "content", [b"", b"x", b"\xff\xd8\xff\xe0", b"<html>no picture</html>", b"\x89PNG\r\n\x1a\n"]
-)
+@pytest.mark.parametrize("content", [b"", b"x", b"\xff\xd8\xff\xe0", b"<html>no picture</html>", b"\x89PNG\r\n\x1a\n"])
 def test_what_is_no_picture_raises(content: bytes) -> None:
     with pytest.raises(UnreadablePicture):
         read_picture(content)

@@ -83,9 +83,7 @@ def test_distributions_count_by_their_most_probable_class_and_the_second_test_se
     votes = torch.tensor([[0.2, 0.8], [0.9, 0.1], [0.3, 0.7]])
     train = replace(split([1, 2, 3], [0, 0, 0], "a"), targets=votes)
     test = split([4, 5], [0, 1], "c")
-    dataset = DataSet(
-        name="soft", classes=("cat", "dog"), splits={"train": train, "test": test, "test_largest": test}
-    )
+    dataset = DataSet(name="soft", classes=("cat", "dog"), splits={"train": train, "test": test, "test_largest": test})
     report = describe(dataset)
     assert report["splits"]["train"]["counts"] == {"cat": 1, "dog": 2}
     assert report["splits"]["train"]["targets"] == "distribution"
@@ -97,9 +95,7 @@ def test_distributions_count_by_their_most_probable_class_and_the_second_test_se
 def test_tables(planted: DataSet) -> None:
     text = shown(describe(planted))
     rows = {line.split()[0]: line.split()[1:] for line in text.splitlines() if line.split()}
-    assert (
-        rows["cat"] == ["4", "2", "0"] and rows["dog"] == ["3", "2", "2"] and rows["all"] == ["7", "4", "2"]
-    )
+    assert rows["cat"] == ["4", "2", "0"] and rows["dog"] == ["3", "2", "2"] and rows["all"] == ["7", "4", "2"]
     assert "8×8 grey (train, val, test)" in text
     assert "Same picture: cat: a3; dog: a4" in text
     assert "with contradicting labels (2 pictures)" in text
@@ -166,9 +162,7 @@ def test_vote_counts_by_split() -> None:
         "largest_images": 2,
     }
     assert (counts["val"]["majority_images"], counts["val"]["largest_images"]) == (0, 1)
-    by_column = replace(
-        votes, names=("a", "b", "c", "d"), usages=("Training", "Training", "PublicTest", "Training")
-    )
+    by_column = replace(votes, names=("a", "b", "c", "d"), usages=("Training", "Training", "PublicTest", "Training"))
     assert vote_counts(by_column) == counts
 
 
@@ -180,9 +174,7 @@ def printed(config: DataConfig, json: bool = False, sheet: Path | None = None) -
 
 def test_table_with_blanks_in_its_header_reports_the_same(cases: Path) -> None:
     """C01: 63 images, nine of each class, 35/14/14, in the one order of classes."""
-    blanks, plain = (
-        json.loads(printed(DataConfig(data=str(cases / name)), True)) for name in ("icml.csv", "fer.csv")
-    )
+    blanks, plain = (json.loads(printed(DataConfig(data=str(cases / name)), True)) for name in ("icml.csv", "fer.csv"))
     assert blanks == plain
     assert plain["classes"] == list(FACE_CLASSES[:7])
     for name, count in {"train": 5, "val": 2, "test": 2}.items():

@@ -41,11 +41,7 @@ def test_no_person_is_in_two_splits(fold: int) -> None:
     rows = subject_folds(subjects, 4, fold, seed=1)
     people = {name: {subjects[row] for row in part.tolist()} for name, part in rows.items()}
     assert all(people.values())
-    assert (
-        not people["train"] & people["val"]
-        | people["train"] & people["test"]
-        | people["val"] & people["test"]
-    )
+    assert not people["train"] & people["val"] | people["train"] & people["test"] | people["val"] & people["test"]
     assert sorted(torch.cat(list(rows.values())).tolist()) == list(range(60))
 
 

@@ -49,12 +49,9 @@ def test_distribution_is_over_expressions_in_canonical_order() -> None:
 
 
 def test_both_files_are_read_alike(tmp_path: Path) -> None:
-    (tmp_path / "ferplus.csv").write_text(
-        f"\ufefffile,{HEADER}\r\ntrain/Angry/a.1.jpg,1,2,0,0,0,0,0,0,3,4\r\n"
-    )
+    (tmp_path / "ferplus.csv").write_text(f"\ufefffile,{HEADER}\r\ntrain/Angry/a.1.jpg,1,2,0,0,0,0,0,0,3,4\r\n")
     (tmp_path / "fer2013new.csv").write_text(
-        f"Usage,Image name,{HEADER}\n"
-        "Training,fer0000000.png,1,2,0,0,0,0,0,0,3,4\nTraining,,0,0,0,0,0,0,0,0,0,10\n"
+        f"Usage,Image name,{HEADER}\nTraining,fer0000000.png,1,2,0,0,0,0,0,0,3,4\nTraining,,0,0,0,0,0,0,0,0,0,10\n"
     )
     files, rows = read_votes(tmp_path / "ferplus.csv"), read_votes(tmp_path / "fer2013new.csv")
     assert files.votes.tolist() == rows.votes[:1].tolist() == [[1, 2, 0, 0, 0, 0, 0, 0, 3, 4]]
@@ -97,9 +94,7 @@ def test_votes_are_found_beside_or_inside(tmp_path: Path) -> None:
         find_votes(tmp_path / "images", None)
     (tmp_path / "ferplus.csv").touch()
     assert (
-        find_votes(tmp_path / "images", None)
-        == find_votes(tmp_path / "fer2013.zip", None)
-        == tmp_path / "ferplus.csv"
+        find_votes(tmp_path / "images", None) == find_votes(tmp_path / "fer2013.zip", None) == tmp_path / "ferplus.csv"
     )
     (tmp_path / "images" / "ferplus.csv").touch()
     assert find_votes(tmp_path / "images", None) == tmp_path / "images" / "ferplus.csv"

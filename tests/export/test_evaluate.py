@@ -47,9 +47,7 @@ def model(tmp_path_factory: pytest.TempPathFactory) -> Path:
         classes=SEVEN, input_size=48, channels=1, dataset="x", labels="fer2013", genotype=GENOTYPE,
         test_accuracy=None, test_count=None, fer_nas_version=fer_nas.__version__, opset=18,
     )  # fmt: skip
-    images = torch.randint(
-        0, 256, (256, 1, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0)
-    )
+    images = torch.randint(0, 256, (256, 1, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
     path = tmp_path_factory.mktemp("evaluate") / "bands.onnx"
     return to_onnx(Bands(wrong=1), metadata, images, path).path
 

@@ -39,9 +39,7 @@ SMALL = {
 
 
 def trained(data: Path, out: Path, **overrides: object) -> Path:
-    config = build(
-        TrainConfig, TRAIN_PRESETS, "tiny", SMALL | {"data": str(data), "device": "cpu", **overrides}
-    )
+    config = build(TrainConfig, TRAIN_PRESETS, "tiny", SMALL | {"data": str(data), "device": "cpu", **overrides})
     train(config, FILE, out, Console(file=io.StringIO()))
     return out
 
@@ -89,9 +87,7 @@ def test_last_epoch_of_a_run_at_28_pixels(cases: Path, tmp_path: Path) -> None:
     run = trained(cases / "fer.csv", tmp_path / "run", image_size=28, epochs=1)
     last = export(run, tmp_path / "last.onnx", checkpoint="last")
     assert last.metadata.extra["checkpoint"] == "last"
-    assert last.metadata.test_accuracy is None and last.metadata.test_count is None, (
-        "test.json scores the best epoch"
-    )
+    assert last.metadata.test_accuracy is None and last.metadata.test_count is None, "test.json scores the best epoch"
     session = onnxruntime.InferenceSession(last.path, providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape == ["batch", 1, 28, 28]
 
@@ -114,9 +110,7 @@ def test_what_a_user_can_get_wrong(run: Path, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"best\.safetensors"):
         export(moved)
     (moved / "last.safetensors").unlink()
-    with pytest.raises(
-        InputError, match=r"no last\.safetensors in .*; this run has not finished its last epoch"
-    ):
+    with pytest.raises(InputError, match=r"no last\.safetensors in .*; this run has not finished its last epoch"):
         export(moved, checkpoint="last")
 
 

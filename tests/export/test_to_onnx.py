@@ -169,9 +169,7 @@ def test_convolutions_have_taken_in_their_batch_norm(written: exporter.ExportRes
 @pytest.mark.parametrize(("size", "channels"), [(28, 3), (44, 1), (50, 1), (64, 1), (96, 1)])
 def test_every_input_size(size: int, channels: int, tmp_path: Path) -> None:
     check_images = images(256, channels, size)
-    result = exporter.to_onnx(
-        Tiny(channels), metadata(channels, 7, size), check_images, tmp_path / "model.onnx"
-    )
+    result = exporter.to_onnx(Tiny(channels), metadata(channels, 7, size), check_images, tmp_path / "model.onnx")
     session = onnxruntime.InferenceSession(result.path, providers=["CPUExecutionProvider"])
     assert session.get_inputs()[0].shape == ["batch", channels, size, size]
 
@@ -230,9 +228,7 @@ def test_files_that_are_no_fer_model(content: bytes | str | None, tmp_path: Path
         path.write_bytes(content)
     elif content:  # a valid model of somebody else
         value = [onnx.helper.make_tensor_value_info(name, 1, [1]) for name in "xy"]
-        graph = onnx.helper.make_graph(
-            [onnx.helper.make_node("Relu", ["x"], ["y"])], "g", value[:1], value[1:]
-        )
+        graph = onnx.helper.make_graph([onnx.helper.make_node("Relu", ["x"], ["y"])], "g", value[:1], value[1:])
         model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
         path.write_bytes(model.SerializeToString())
     expected = {None: "model not found", "plain": "not a model that fer-nas exported"}.get(

@@ -44,9 +44,7 @@ def test_one_call_for_all_faces(model, crops, monkeypatch):
 
 
 def test_colour_models_work(make_model, tmp_path):
-    loaded = classifier.load(
-        make_model(tmp_path / "rgb.onnx", channels=3, size=32, classes=FACE_CLASSES[:7]), "cpu"
-    )
+    loaded = classifier.load(make_model(tmp_path / "rgb.onnx", channels=3, size=32, classes=FACE_CLASSES[:7]), "cpu")
     assert loaded.classify([np.zeros((3, 32, 32), np.float32)]).shape == (1, 7)
 
 
@@ -88,9 +86,7 @@ def test_models_of_another_kind(make_model, tmp_path, settings, reason, capfd):
     assert capfd.readouterr() == ("", "")
 
 
-@pytest.mark.parametrize(
-    "change", [{"input_size": "64"}, {"classes": "happy"}, {"genotype": "{}"}, {"classes": "[]"}]
-)
+@pytest.mark.parametrize("change", [{"input_size": "64"}, {"classes": "happy"}, {"genotype": "{}"}, {"classes": "[]"}])
 def test_metadata_that_does_not_fit(model, tmp_path, change):
     loaded = onnx.load(str(model))
     strings = {entry.key: entry.value for entry in loaded.metadata_props} | change
@@ -101,9 +97,7 @@ def test_metadata_that_does_not_fit(model, tmp_path, change):
 
 
 def test_a_gpu_that_is_not_there_is_an_error_and_auto_is_not(model, monkeypatch):
-    monkeypatch.setattr(
-        classifier, "gpu_problem", lambda provider: "no NVIDIA driver was found on this machine"
-    )
+    monkeypatch.setattr(classifier, "gpu_problem", lambda provider: "no NVIDIA driver was found on this machine")
     for provider in ("cuda", "tensorrt"):
         with pytest.raises(InputError, match=rf"--provider {provider}: no NVIDIA driver.*auto or cpu"):
             classifier.load(model, provider)

@@ -77,9 +77,7 @@ def test_large_frames_are_shrunk_and_boxes_scaled_back():
 
 
 def test_order_clipping_and_empty_boxes():
-    detector, _ = fixed(
-        (50, 9, 20, 20, 0.5), (-10, 5, 20, 20, 0.6), (50, 1, 90, 200, 0.7), (150, 0, 9, 9, 0.9)
-    )
+    detector, _ = fixed((50, 9, 20, 20, 0.5), (-10, 5, 20, 20, 0.6), (50, 1, 90, 200, 0.7), (150, 0, 9, 9, 0.9))
     found = detector.detect(np.zeros((60, 100, 3), np.uint8))
     assert [face[:4] for face in found] == [(0, 5, 10, 20), (50, 1, 50, 59), (50, 9, 20, 20)]
 

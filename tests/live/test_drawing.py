@@ -49,9 +49,7 @@ def test_the_label_shows_the_class_colour_and_the_inside_of_the_face_stays():
         assert near.mean() > 0.5 and y + h <= 200
 
 
-@pytest.mark.parametrize(
-    "box", [(0, 0, 100, 120), (540, 0, 100, 120), (0, 360, 100, 120), (540, 360, 100, 120)]
-)
+@pytest.mark.parametrize("box", [(0, 0, 100, 120), (540, 0, 100, 120), (0, 360, 100, 120), (540, 360, 100, 120)])
 def test_labels_and_bars_stay_inside_and_apart(box):
     frame = np.zeros((480, 640, 3), np.uint8)
     size = drawing.unit(frame)
@@ -91,9 +89,7 @@ def test_bars_grow_with_the_probability():
 )
 def test_any_frame_and_any_boxes_can_be_drawn(shape, boxes):
     frame = np.zeros((*shape, 3), np.uint8)
-    made = drawing.annotate(
-        frame, [face(box, number=k) for k, box in enumerate(boxes)], FACE_CLASSES, fps=12.0
-    )
+    made = drawing.annotate(frame, [face(box, number=k) for k, box in enumerate(boxes)], FACE_CLASSES, fps=12.0)
     assert made.shape == frame.shape
 
 

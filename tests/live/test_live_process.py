@@ -31,9 +31,7 @@ def lines(path):
     return path.read_text(encoding="utf-8").splitlines() if path.exists() else []
 
 
-@pytest.mark.parametrize(
-    ("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)]
-)
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -9)])
 def test_stopped_while_saving(program, clean_env, model, long_video, tmp_path, number, code):
     words = ["live", "--source", long_video, "--model", model, "--detector", "haar"]
     words += ["--records", tmp_path / "r.jsonl", "--save", tmp_path / "o.mp4"]
@@ -154,9 +152,7 @@ source, model = {str(cases / "face.png")!r}, {str(model)!r}
 run(LiveOptions(source=source, model=model, headless=True), Console(), Console(stderr=True))
 report()
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=clean_env, capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", program], env=clean_env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 
 
@@ -175,9 +171,7 @@ from fer_nas_live import commands
 heavy = {"torch", "cv2", "onnxruntime", "numpy"} & set(sys.modules)
 assert not heavy, heavy
 """
-    done = subprocess.run(
-        [sys.executable, "-c", program], env=clean_env, capture_output=True, text=True, timeout=60
-    )
+    done = subprocess.run([sys.executable, "-c", program], env=clean_env, capture_output=True, text=True, timeout=60)
     assert done.returncode == 0, done.stderr
 
 

@@ -170,9 +170,7 @@ def test_smoothing_averages_over_time(live, cases, tmp_path, read_records, monke
     steps = {}
     for smoothing in (0.0, 1.0):
         live(source=str(cases / "dark.mp4"), records=tmp_path / "r.jsonl", smoothing=smoothing)
-        values = [
-            list(row["faces"][0]["probabilities"].values()) for row in read_records(tmp_path / "r.jsonl")
-        ]
+        values = [list(row["faces"][0]["probabilities"].values()) for row in read_records(tmp_path / "r.jsonl")]
         steps[smoothing] = np.abs(np.subtract(values[10], values[9])).max()
     assert steps[1.0] == pytest.approx(steps[0.0] * (1 - np.exp(-0.04)), rel=0.05)
 

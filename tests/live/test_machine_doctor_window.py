@@ -85,10 +85,7 @@ def test_report_has_advice_for_everything_missing(monkeypatch, tmp_path, model):
     assert "broken.onnx" in bad["problem"] and any("broken.onnx" in line for line in value["advice"])
     text = io.StringIO()
     doctor.print_report(value, Console(file=text, width=160))
-    assert (
-        "test accuracy 50.00 % (n = 10)" in text.getvalue()
-        and "fer-nas live can run here." in text.getvalue()
-    )
+    assert "test accuracy 50.00 % (n = 10)" in text.getvalue() and "fer-nas live can run here." in text.getvalue()
 
 
 @pytest.fixture

@@ -18,9 +18,7 @@ from fer_nas.errors import InputError
 def read(source=None, camera=None):
     """Kind, frames and warnings of a source that is read to its end."""
     warnings: list[str] = []
-    opened = sources.open_source(
-        camera=camera, source=None if source is None else str(source), note=warnings.append
-    )
+    opened = sources.open_source(camera=camera, source=None if source is None else str(source), note=warnings.append)
     frames = list(opened.frames)
     opened.close()
     return opened, frames, warnings
@@ -108,9 +106,7 @@ def test_turning_by_hand_does_what_opencv_does(cases, monkeypatch):
         sources,
         "_turn_by_hand",
         lambda capture: turned(
-            FakeCapture(
-                0, {cv2.CAP_PROP_ORIENTATION_META: capture.get(cv2.CAP_PROP_ORIENTATION_META)}, obeys=False
-            )
+            FakeCapture(0, {cv2.CAP_PROP_ORIENTATION_META: capture.get(cv2.CAP_PROP_ORIENTATION_META)}, obeys=False)
         ),
     )
     _, frames, _ = read(cases / "rot.mp4")

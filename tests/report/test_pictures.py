@@ -27,9 +27,7 @@ OPERATIONS = (
 def random_edges(nodes: int, seed: int, operations: tuple[str, ...] = OPERATIONS) -> tuple[Edge, ...]:
     draw = np.random.default_rng(seed)
     return tuple(
-        (str(draw.choice(operations)), int(draw.integers(0, node + 2)))
-        for node in range(nodes)
-        for _ in range(2)
+        (str(draw.choice(operations)), int(draw.integers(0, node + 2))) for node in range(nodes) for _ in range(2)
     )
 
 
@@ -65,9 +63,7 @@ CELLS = {
 def boxes(figure: Figure) -> list[tuple[str, Bbox]]:
     figure.canvas.draw()
     renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
-    return [
-        (text.get_text(), text.get_window_extent(renderer)) for axes in figure.axes for text in axes.texts
-    ]
+    return [(text.get_text(), text.get_window_extent(renderer)) for axes in figure.axes for text in axes.texts]
 
 
 @pytest.mark.parametrize("name", CELLS)
@@ -93,9 +89,7 @@ def test_labels_fit_their_plates_and_plates_keep_apart(name: str) -> None:
         for one, other in combinations(plates, 2):
             assert not one.overlaps(other)
         own = [text.get_window_extent() for text in axes.texts]
-        inside = [
-            any(p.x0 <= b.x0 and b.x1 <= p.x1 and p.y0 <= b.y0 and b.y1 <= p.y1 for p in plates) for b in own
-        ]
+        inside = [any(p.x0 <= b.x0 and b.x1 <= p.x1 and p.y0 <= b.y0 and b.y1 <= p.y1 for p in plates) for b in own]
         assert sum(inside) == len(plates)  # all texts but the title
 
 
