@@ -10,6 +10,7 @@ from pathlib import Path
 
 import pytest
 import typer.main
+from fer_nas_live.detectors import DETECTORS
 
 from fer_nas.artifacts import Genotype, GenotypeFile, ModelMetadata
 from fer_nas.bilevel.methods import METHODS
@@ -23,6 +24,8 @@ from fer_nas.config import (
     flat_fields,
     override,
 )
+from fer_nas.space.operations import OPERATIONS
+from fer_nas.space.variants import SPACES
 
 ROOT = Path(__file__).parent.parent
 DOCUMENTS = sorted(
