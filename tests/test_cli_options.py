@@ -22,7 +22,7 @@ OPTIONS = {
     "search": "--preset --out --resume --method --space --arch-learning-rate --arch-weight-decay "
     f"--warmup-epochs {RUN} {DATA} {NETWORK} {SGD} {AUGMENT}",
     "train": "GENOTYPE --preset --out --resume --nesterov --no-nesterov --warmup-epochs --label-smoothing "
-    "--drop-path --dropout --auxiliary --no-auxiliary --auxiliary-weight --ema --mixed-precision "
+    "--drop-path --dropout --auxiliary --no-auxiliary --auxiliary-weight --ema --progressive --mixed-precision "
     f"--no-mixed-precision --initialize-from {RUN} {DATA} {NETWORK} {SGD} {AUGMENT}",
     "export": "RUN --out --weights",
     "evaluate": f"MODEL --split --weights --json {DATA}",
