@@ -72,9 +72,7 @@ def exact(task: Task, weights: Params, hyper: Tensor, train: object, val: object
     return torch.autograd.grad(loss, point)[0]
 
 
-def one_step_objective(
-    task: Task, weights: Params, hyper: Tensor, train: object, val: object, step: InnerStep
-) -> float:
+def objective(task: Task, weights: Params, hyper: Tensor, train: object, val: object, step: InnerStep) -> float:
     here = {name: w.clone().requires_grad_() for name, w in weights.items()}
     slope, _ = gradients(task.inner_loss(here, hyper, train), here)
     with torch.no_grad():
@@ -102,7 +100,7 @@ def test_second_order_on_a_supernet(momentum: float) -> None:
     for _ in range(3):
         direction = torch.randn(len(hyper), generator=generator, dtype=torch.float64)
         direction /= direction.norm()
-        sides = [one_step_objective(task, weights, hyper + s * 1e-7 * direction, train, val, step) for s in (1, -1)]
+        sides = [objective(task, weights, hyper + s * 1e-7 * direction, train, val, step) for s in (1, -1)]
         numeric = (sides[0] - sides[1]) / 2e-7
         assert (found.total @ direction).item() == pytest.approx(numeric, rel=1e-3, abs=1e-6)
 
