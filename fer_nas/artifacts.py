@@ -253,11 +253,19 @@ class RunFolder:
                 out = Path("runs") / f"{stem}-{number}"
         if (out / "config.json").exists():
             raise InputError(f"{out} already holds a run; go on with --resume {out}, or choose another --out")
+        for name in ("genotype.json", "metrics.jsonl", "checkpoint.pt"):
+            if (out / name).exists():
+                raise InputError(f"{out} already holds {name}, which a run would overwrite; choose another --out")
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot make the run folder {out}: {error.strerror}; choose another with --out") from None
         return cls(out)
+
+    def discard_empty(self) -> None:
+        """Take the folder away again where nothing is in it, as when the run could not start."""
+        with contextlib.suppress(OSError):
+            self.path.rmdir()
 
     @classmethod
     def open(cls, path: Path) -> RunFolder:

@@ -55,6 +55,13 @@ def _notes() -> Console:
     return Console(stderr=True)
 
 
+DEFAULT_PRESET = "cpu"
+PresetOption = Annotated[
+    str | None,
+    typer.Option("--preset", help=f"tiny, cpu or paper; single options override it. \\[default: {DEFAULT_PRESET}]"),
+]
+
+
 def _refuse_with_resume(settings: dict[str, Any], *others: tuple[str, object]) -> None:
     given = [flag(name) for name in settings] + [name for name, value in others if value is not None]
     if given:
@@ -66,7 +73,7 @@ def _refuse_with_resume(settings: dict[str, Any], *others: tuple[str, object]) -
 @configured(SearchConfig, SEARCH_PRESETS)
 def search(
     settings: dict[str, Any],
-    preset: Annotated[str, typer.Option("--preset", help="tiny, cpu or paper; single options override it.")] = "cpu",
+    preset: PresetOption = None,
     out: OutOption = None,
     resume: ResumeOption = None,
 ) -> None:
@@ -75,10 +82,10 @@ def search(
     from fer_nas.search.run import search as run_search
 
     if resume is not None:
-        _refuse_with_resume(settings, ("--out", out))
+        _refuse_with_resume(settings, ("--out", out), ("--preset", preset))
         folder = resume_search(resume, _notes())
     else:
-        folder = run_search(build(SearchConfig, SEARCH_PRESETS, preset, settings), out, _notes())
+        folder = run_search(build(SearchConfig, SEARCH_PRESETS, preset or DEFAULT_PRESET, settings), out, _notes())
     last = folder.metrics()[-1]
     typer.echo(f"validation accuracy {100 * last['val_accuracy']:.2f} %")
     typer.echo(f"genotype {folder / 'genotype.json'}")
@@ -94,7 +101,7 @@ def train(
         str | None,
         typer.Argument(help="A genotype.json, a search's run folder, or a published name (DARTS_V2, …)."),
     ] = None,
-    preset: Annotated[str, typer.Option("--preset", help="tiny, cpu or paper; single options override it.")] = "cpu",
+    preset: PresetOption = None,
     out: OutOption = None,
     resume: ResumeOption = None,
 ) -> None:
@@ -104,12 +111,12 @@ def train(
     from fer_nas.train.run import train as run_train
 
     if resume is not None:
-        _refuse_with_resume(settings, ("--out", out), ("GENOTYPE", genotype))
+        _refuse_with_resume(settings, ("--out", out), ("--preset", preset), ("GENOTYPE", genotype))
         folder, report = resume_train(resume, _notes())
     elif genotype is None:
         raise InputError("give a genotype: a genotype.json, a search's run folder, or a name such as DARTS_V2")
     else:
-        config = build(TrainConfig, TRAIN_PRESETS, preset, settings)
+        config = build(TrainConfig, TRAIN_PRESETS, preset or DEFAULT_PRESET, settings)
         folder, report = run_train(config, find(genotype), out, _notes())
     _print_report(report)
     typer.echo(f"run {folder.path}")

@@ -1,6 +1,7 @@
 """Every setting of a run, one frozen dataclass per concern, to and from JSON (standard library only).
 
-A field's `help` is its documentation and the help text of its command-line option; `choices` are the values it takes.
+A field's `help` is its documentation and the help text of its command-line option; `choices` are the values it takes,
+`low` and `high` its bounds.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ from fer_nas.errors import InputError
 T = TypeVar("T")
 
 
-def _f(default: Any, help: str, choices: tuple[str, ...] = (), low: float | None = None) -> Any:
-    return field(default=default, metadata={"help": help, "choices": choices, "low": low})
+def _f(
+    default: Any, help: str, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None
+) -> Any:
+    return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -38,12 +41,12 @@ class AugmentConfig:
     """Random changes of training images; 0 turns one off."""
 
     flip: bool = _f(True, "Mirror half of the images.")
-    shift: float = _f(0.08, "Largest shift, as a share of the side.", low=0)
+    shift: float = _f(0.08, "Largest shift, as a share of the side.", low=0, high=1)
     rotate: float = _f(10.0, "Largest rotation in degrees.", low=0)
-    scale: float = _f(0.1, "Largest zoom in or out, as a share.", low=0)
-    brightness: float = _f(0.2, "Largest change of brightness, as a share of the range.", low=0)
-    contrast: float = _f(0.2, "Largest change of contrast, as a share.", low=0)
-    erase: float = _f(0.0, "Share of images of which a random rectangle is blanked (random erasing).", low=0)
+    scale: float = _f(0.1, "Largest zoom in or out, as a share.", low=0, high=1)
+    brightness: float = _f(0.2, "Largest change of brightness, as a share of the range.", low=0, high=1)
+    contrast: float = _f(0.2, "Largest change of contrast, as a share.", low=0, high=1)
+    erase: float = _f(0.0, "Share of images of which a random rectangle is blanked (random erasing).", low=0, high=1)
     cutout: int = _f(0, "Side in pixels of a blanked square (cutout).", low=0)
 
 
@@ -67,7 +70,7 @@ class RunConfig:
 
     epochs: int = _f(50, "Epochs.", low=1)
     batch_size: int = _f(64, "Images a step.", low=1)
-    seed: int = _f(0, "Seed of everything random.")
+    seed: int = _f(0, "Seed of everything random.", low=0, high=2**63 - 1)
     device: str = _f("auto", "auto, cpu, cuda or cuda:N; a GPU that is asked for and not there is an error.")
     threads: int | None = _f(None, "CPU threads; torch's own choice where not given.", low=1)
 
@@ -78,7 +81,7 @@ class WeightsConfig:
 
     learning_rate: float = _f(0.025, "First learning rate of the weights.", low=0)
     learning_rate_min: float = _f(0.001, "Last learning rate of the weights.", low=0)
-    momentum: float = _f(0.9, "Momentum of the weights' SGD.", low=0)
+    momentum: float = _f(0.9, "Momentum of the weights' SGD.", low=0, high=1)
     weight_decay: float = _f(3e-4, "Weight decay of the weights.", low=0)
     gradient_clip: float = _f(5.0, "Largest norm of the weights' gradient.", low=0)
 
@@ -112,18 +115,19 @@ class RecipeConfig:
 
     learning_rate_min: float = _f(0.0, "Last learning rate.", low=0)
     warmup_epochs: int = _f(0, "Epochs over which the learning rate rises from zero.", low=0)
-    label_smoothing: float = _f(0.0, "Label smoothing.", low=0)
-    drop_path: float = _f(0.2, "Drop-path probability at the last epoch, rising linearly from 0.", low=0)
-    dropout: float = _f(0.0, "Dropout before the classifier.", low=0)
+    label_smoothing: float = _f(0.0, "Label smoothing.", low=0, high=1)
+    drop_path: float = _f(0.2, "Drop-path probability at the last epoch, rising linearly from 0.", low=0, high=0.99)
+    dropout: float = _f(0.0, "Dropout before the classifier.", low=0, high=0.99)
     auxiliary: bool = _f(False, "Add the auxiliary head at 2/3 of the depth.")
     auxiliary_weight: float = _f(0.4, "Weight of the auxiliary head's loss.", low=0)
-    ema: float = _f(0.0, "Decay of the moving average of the weights, a step; 0 turns it off.", low=0)
+    ema: float = _f(0.0, "Decay of the moving average of the weights, a step; 0 turns it off.", low=0, high=1)
     mixed_precision: bool = _f(True, "Mixed precision on CUDA.")
     progressive: float = _f(
         1.0,
         "Share of the image size that training starts with; it rises to 1 over the first 80 % of the epochs, which "
         "costs less time (Tan & Le 2021).",
         low=0.25,
+        high=1,
     )
     initialize_from: str | None = _f(None, "Start from the best weights of this training run (fine-tuning).")
 
@@ -136,7 +140,7 @@ class TrainConfig:
     data: DataConfig = DataConfig()
     network: NetworkConfig = NetworkConfig(channels=36, layers=20)
     learning_rate: float = _f(0.025, "First learning rate.", low=0)
-    momentum: float = _f(0.9, "Momentum.", low=0)
+    momentum: float = _f(0.9, "Momentum.", low=0, high=1)
     nesterov: bool = _f(False, "Nesterov momentum.")
     weight_decay: float = _f(3e-4, "Weight decay.", low=0)
     gradient_clip: float = _f(5.0, "Largest norm of the gradient.", low=0)
@@ -178,13 +182,20 @@ def flat_fields(config: Any) -> dict[str, tuple[tuple[str, ...], Field[Any], Any
     return found
 
 
-def _check(name: str, leaf: Field[Any], value: Any) -> None:
+def _check(name: str, leaf: Field[Any], kind: Any, value: Any) -> None:
     option = "--" + name.replace("_", "-")
-    choices, low = leaf.metadata["choices"], leaf.metadata["low"]
+    choices, low, high = (leaf.metadata[key] for key in ("choices", "low", "high"))
+    plain = option_type(kind)
+    if value is None and plain is not kind:
+        return
+    if type(value) is not plain and not (plain is float and type(value) is int):
+        raise InputError(f"{option} is {value!r}; it must be of type {plain.__name__}")
     if choices and value not in choices:
         raise InputError(f"{option} is {value!r}; choose from {', '.join(choices)}")
-    if low is not None and value is not None and not value >= low:
+    if low is not None and not value >= low:
         raise InputError(f"{option} is {value}; it must be at least {low:g}")
+    if high is not None and not value <= high:
+        raise InputError(f"{option} is {value}; it must be at most {high:g}")
 
 
 def override(config: T, values: dict[str, Any]) -> T:
@@ -193,8 +204,8 @@ def override(config: T, values: dict[str, Any]) -> T:
     for name, value in values.items():
         if name not in known:
             raise InputError(f"unknown setting {name!r}; known: {', '.join(sorted(known))}")
-        path, leaf, _ = known[name]
-        _check(name, leaf, value)
+        path, leaf, kind = known[name]
+        _check(name, leaf, kind, value)
         config = _replaced(config, path, value)
     return config
 
@@ -216,15 +227,22 @@ def to_dict(config: Any) -> dict[str, Any]:
 
 
 def from_dict(config: type[T], value: dict[str, Any], where: str = "config.json") -> T:
-    """A configuration read back; an unknown or missing field is an InputError."""
+    """A configuration read back; an unknown or missing field or an impossible value is an InputError."""
     hints = get_type_hints(config)
-    names = {item.name for item in fields(config)}  # type: ignore[arg-type]
-    if not isinstance(value, dict) or set(value) != names:
-        odd = sorted(set(value) ^ names) if isinstance(value, dict) else [type(value).__name__]
+    known = {item.name: item for item in fields(config)}  # type: ignore[arg-type]
+    if not isinstance(value, dict) or set(value) != set(known):
+        odd = sorted(set(value) ^ set(known)) if isinstance(value, dict) else [type(value).__name__]
         raise InputError(f"{where}: does not fit this version's {config.__name__}: {', '.join(odd)}")
-    made = {
-        name: from_dict(hints[name], item, where) if is_dataclass(hints[name]) else item for name, item in value.items()
-    }
+    made: dict[str, Any] = {}
+    for name, item in value.items():
+        if is_dataclass(hints[name]):
+            made[name] = from_dict(hints[name], item, where)  # type: ignore[arg-type]
+        else:
+            try:
+                _check(name, known[name], hints[name], item)
+            except InputError as error:
+                raise InputError(f"{where}: {error}") from None
+            made[name] = item
     return config(**made)
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import functools
 import inspect
 import sys
@@ -43,6 +44,11 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
         except KeyboardInterrupt:
             print("fer-nas: stopped", file=sys.stderr)
             raise typer.Exit(130) from None
+        except OSError as error:  # a full disk, rights; EPIPE (`| head`) is Typer's
+            if error.errno in (None, errno.EPIPE):
+                raise
+            print(f"fer-nas: {error.filename or 'file'}: {error.strerror}", file=sys.stderr)
+            raise typer.Exit(1) from None
         except ModuleNotFoundError as error:
             if (error.name or "").split(".")[0] not in {
                 "torch",

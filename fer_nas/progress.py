@@ -9,6 +9,7 @@ from typing import Any
 
 from rich.console import Console, Group
 from rich.live import Live
+from rich.markup import escape
 from rich.progress import (
     BarColumn,
     MofNCompleteColumn,
@@ -18,6 +19,7 @@ from rich.progress import (
     TimeRemainingColumn,
 )
 from rich.table import Table
+from rich.text import Text
 
 Columns = dict[str, tuple[str, Callable[[Any], str]]]
 ROWS_SHOWN = 12
@@ -35,6 +37,11 @@ def number(value: Any) -> str:
 def seconds(value: float) -> str:
     minutes, rest = divmod(int(value), 60)
     return f"{minutes // 60}:{minutes % 60:02d}:{rest:02d}" if minutes >= 60 else f"{minutes}:{rest:02d}"
+
+
+def say(console: Console, line: str) -> None:
+    """One line as it is: no markup, no colours, not wrapped."""
+    console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
 class EpochTable:
@@ -57,12 +64,14 @@ class EpochTable:
             TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"),
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console,
         )  # fmt: skip
-        self.task = self.progress.add_task(title, total=epochs * steps)
+        self.task = self.progress.add_task(escape(title), total=epochs * steps)
 
     def __enter__(self) -> EpochTable:
         if self.console.is_terminal:
             self.live = Live(self._render(), console=self.console, refresh_per_second=4)
             self.live.__enter__()
+        else:
+            say(self.console, self.title)
         return self
 
     def __exit__(
@@ -73,7 +82,7 @@ class EpochTable:
             self.live.__exit__(kind, value, trace)
 
     def _render(self) -> Group:
-        table = Table(title=self.title, title_justify="left")
+        table = Table(title=Text(self.title), title_justify="left")
         for heading, _ in self.columns.values():
             table.add_column(heading, justify="right")
         for row in self.rows[-ROWS_SHOWN:]:
@@ -95,7 +104,7 @@ class EpochTable:
         elif now - self._last_line >= PLAIN_SECONDS and step < self.steps:
             rate = (now - self._started) / max(1, done - self._first_step)
             left = seconds(rate * (self.epochs * self.steps - done))
-            self.console.print(f"epoch {epoch}/{self.epochs}  step {step}/{self.steps}  left {left}", highlight=False)
+            say(self.console, f"epoch {epoch}/{self.epochs}  step {step}/{self.steps}  left {left}")
             self._last_line = now
 
     def add(self, row: dict[str, Any]) -> None:
@@ -107,5 +116,5 @@ class EpochTable:
             words = [
                 f"{heading} {cell}" for (heading, _), cell in zip(self.columns.values(), self._cells(row), strict=True)
             ]
-            self.console.print("  ".join(words), highlight=False, soft_wrap=True)
+            say(self.console, "  ".join(words))
             self._last_line = time.monotonic()

@@ -95,17 +95,44 @@ def save_checkpoint(path: Path, state: dict[str, Any]) -> None:
 
 def load_checkpoint(path: Path) -> dict[str, Any]:
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
+        state = torch.load(path, map_location="cpu", weights_only=True)
     except FileNotFoundError:
         raise InputError(f"no checkpoint in {path.parent}; this run stopped before its first one") from None
     except pickle.UnpicklingError:
         raise InputError(f"{path} is not a checkpoint of fer-nas, or holds code, which is never run") from None
-    except (OSError, RuntimeError, EOFError, ValueError, KeyError) as error:
-        raise InputError(f"{path} cannot be read as a checkpoint: {str(error).splitlines()[0]}") from None
+    except (OSError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError) as error:
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path} cannot be read as a checkpoint (cut short?): {reason}") from None
+    if not isinstance(state, dict):
+        raise InputError(f"{path} is not a checkpoint of fer-nas")
+    return state
+
+
+@contextlib.contextmanager
+def fits_checkpoint(path: Path) -> Iterator[None]:
+    """While a checkpoint is put back: one of another network or with parts missing is an InputError."""
+    try:
+        yield
+    except (RuntimeError, ValueError, LookupError, TypeError, AttributeError) as error:
+        if isinstance(error, InputError):
+            raise
+        reason = (str(error).splitlines() or [type(error).__name__])[0]
+        raise InputError(f"{path} does not fit this run's config.json: {reason}") from None
+
+
+@contextlib.contextmanager
+def enough_memory() -> Iterator[None]:
+    """An allocation that fails, on a GPU or the CPU, is a FerNasError that says what to lower."""
+    try:
+        yield
+    except (torch.OutOfMemoryError, RuntimeError) as error:
+        if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
+            raise
+        raise FerNasError("out of memory; lower --batch-size, --channels, --layers or --image-size") from None
 
 
 def require_finite(loss: float, where: str) -> None:
-    if loss != loss or loss in (float("inf"), float("-inf")):
+    if not math.isfinite(loss):
         raise FerNasError(
             f"{where}: the loss is {loss}; lower --learning-rate, or look at the data with `fer-nas data`"
         )
@@ -125,12 +152,12 @@ def restore_random_state(state: dict[str, Tensor], device: torch.device) -> None
         torch.cuda.set_rng_state(state["cuda"], device)
 
 
-def peak_memory_mib(device: torch.device) -> float:
-    """CUDA: the largest allocation so far. CPU: the process's largest resident size."""
+def peak_memory_mib(device: torch.device) -> float | None:
+    """CUDA: the largest allocation so far. CPU: the process's largest resident size; None where it is not known."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 2**20
     if sys.platform == "win32":
-        return float("nan")  # the standard library has no figure for it there
+        return None  # the standard library has no figure for it there
     import resource
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss

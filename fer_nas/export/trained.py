@@ -12,7 +12,7 @@ import fer_nas
 from fer_nas.artifacts import ModelMetadata, RunFolder, read_json
 from fer_nas.config import DataConfig
 from fer_nas.errors import InputError
-from fer_nas.train.run import load_network, read_run
+from fer_nas.train.spec import load_network, read_run
 
 CHECKPOINTS = ("best", "last")
 TEST_FIGURES = ("best_epoch", "val_accuracy", "val_count", "macro_f1", "parameters", "flops")

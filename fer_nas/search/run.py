@@ -22,8 +22,8 @@ from fer_nas.config import SearchConfig, from_dict, to_dict
 from fer_nas.data import batches
 from fer_nas.data.load import load
 from fer_nas.data.split import DataSet
-from fer_nas.errors import InputError
-from fer_nas.progress import Columns, EpochTable, number, percent, seconds
+from fer_nas.errors import FerNasError, InputError
+from fer_nas.progress import Columns, EpochTable, number, percent, say, seconds
 from fer_nas.report.pictures import draw_cells, draw_curves
 from fer_nas.runtime import (
     Interrupted,
@@ -31,6 +31,7 @@ from fer_nas.runtime import (
     choose_device,
     cosine,
     describe_device,
+    enough_memory,
     generator,
     load_checkpoint,
     peak_memory_mib,
@@ -69,13 +70,17 @@ class Search:
             )
         if config.run.batch_size < 2:
             raise InputError("--batch-size is 1; BatchNorm needs at least 2 images a batch")
+        # A preset's warm-up must not swallow a search of fewer epochs: λ would stay at its random start.
+        self.warmup = min(config.arch.warmup_epochs, config.run.epochs - 1)
         size = config.run.batch_size
         self.steps = min(batches.steps(len(half), size) for half in (self.weights_split, self.arch_split))
         self.state = build(config, dataset, self.device)
 
     def restore(self) -> None:
+        """The state of the last checkpoint; before the first one a run starts over."""
         file = self.folder / "checkpoint.pt"
-        self.state.restore(load_checkpoint(file), file)
+        if file.exists():
+            self.state.restore(load_checkpoint(file), file)
         self.folder.keep_epochs(self.state.epoch - 1)
 
     def save(self) -> None:
@@ -85,7 +90,7 @@ class Search:
         """λ one step along the hypergradient, then w one step; returns the training loss."""
         state, w = self.state, self.config.weights
         weights = state.task.weights()
-        if state.epoch > self.config.arch.warmup_epochs:
+        if state.epoch > self.warmup:
             step = InnerStep(
                 learning_rate=learning_rate,
                 momentum=w.momentum,
@@ -133,13 +138,14 @@ class Search:
 
     def interrupt(self, signal_number: int) -> None:
         self.save()
-        raise Interrupted(signal_number, f"stopped; go on with: fer-nas search --resume {self.folder.path}")
+        raise Interrupted(signal_number, f'stopped; go on with: fer-nas search --resume "{self.folder.path}"')
 
     def finish_epoch(self, table: EpochTable) -> None:
         """Record the epoch, write the genotype so far, move on, checkpoint."""
         state, run = self.state, self.config.run
         started = time.monotonic()
         val_loss, val_accuracy = validate(state.task, state.arch.detach(), self.val_split, run.batch_size)
+        require_finite(val_loss, f"epoch {state.epoch}, validation")
         spent = state.seconds + time.monotonic() - started
         mixtures = state.task.mixtures(state.arch.detach())
         genotype = decode(mixtures, state.task.space)
@@ -183,20 +189,27 @@ class Search:
     def run(self) -> None:
         config, state = self.config, self.state
         title = f"{config.arch.method} on {self.dataset.name}, {describe_device(self.device)}"
+        if self.warmup < config.arch.warmup_epochs:
+            say(
+                self.console,
+                f"note: λ is frozen for {self.warmup} of {config.run.epochs} epochs; a warm-up of "
+                f"{config.arch.warmup_epochs} would leave it none to move in",
+            )
         with (
+            enough_memory(),
             StopFlag.watch() as stop,
             EpochTable(title, COLUMNS, config.run.epochs, self.steps, self.console) as table,
         ):
-            for row in self.folder.metrics():
-                table.rows.append(row)
+            table.rows.extend(self.folder.metrics())
             while state.epoch <= config.run.epochs:
                 self.one_epoch(table, stop)
                 self.finish_epoch(table)
                 if stop.signal is not None and state.epoch <= config.run.epochs:
                     self.interrupt(stop.signal)
         found = GenotypeFile.load(self.folder / "genotype.json")
-        draw_cells(found.genotype, self.folder / "cells.png")
-        draw_curves(self.folder.metrics(), self.folder / "curves.png")
+        if not (self.folder / "curves.png").exists():
+            draw_cells(found.genotype, self.folder / "cells.png")
+            draw_curves(self.folder.metrics(), self.folder / "curves.png")
 
 
 def search(config: SearchConfig, out: Path | None, console: Console) -> RunFolder:
@@ -206,14 +219,19 @@ def search(config: SearchConfig, out: Path | None, console: Console) -> RunFolde
         torch.set_num_threads(config.run.threads)
     dataset = load(config.data, seed=config.run.seed)
     for note in dataset.notes:
-        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"note: {note}")
     folder = RunFolder.create(out, config.arch.method)
-    run = Search(config, folder, dataset, console)
+    try:
+        with enough_memory():
+            run = Search(config, folder, dataset, console)
+    except FerNasError:
+        folder.discard_empty()
+        raise
     write_json(
         folder / "config.json",
         {"kind": "search", "fer_nas_version": fer_nas.__version__, "config": to_dict(config)},
     )
-    console.print(f"run folder: {folder.path}", highlight=False, markup=False, soft_wrap=True)
+    say(console, f"run folder: {folder.path}")
     run.run()
     return folder
 
@@ -231,7 +249,12 @@ def resume(path: Path, console: Console) -> RunFolder:
     config = from_dict(SearchConfig, saved["config"], str(folder / "config.json"))
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
-    run = Search(config, folder, load(config.data, seed=config.run.seed), console)
-    run.restore()
+    try:
+        dataset = load(config.data, seed=config.run.seed)
+    except InputError as error:
+        raise InputError(f"{path} cannot go on without the images it was started with: {error}") from None
+    with enough_memory():
+        run = Search(config, folder, dataset, console)
+        run.restore()
     run.run()
     return folder

@@ -13,7 +13,7 @@ from fer_nas.config import SearchConfig
 from fer_nas.data import batches
 from fer_nas.data.split import DataSet, Split
 from fer_nas.errors import InputError
-from fer_nas.runtime import generator
+from fer_nas.runtime import fits_checkpoint, generator
 from fer_nas.space.supernet import Supernet
 from fer_nas.space.variants import find_space
 from fer_nas.tasks.cells import CellSearch
@@ -48,12 +48,13 @@ class State:
     def restore(self, saved: dict[str, Any], where: Path) -> None:
         if saved.get("kind") != "search":
             raise InputError(f"{where} is not the checkpoint of a search")
-        self.task.supernet.load_state_dict(saved["supernet"])
-        with torch.no_grad():
-            self.arch.copy_(saved["arch"])
-        self.weights_optimizer.load_state_dict(saved["weights_optimizer"])
-        self.arch_optimizer.load_state_dict(saved["arch_optimizer"])
-        self.epoch, self.step, self.loss_sum, self.seconds, self.seconds_before = saved["progress"]
+        with fits_checkpoint(where):
+            self.task.supernet.load_state_dict(saved["supernet"])
+            with torch.no_grad():
+                self.arch.copy_(saved["arch"])
+            self.weights_optimizer.load_state_dict(saved["weights_optimizer"])
+            self.arch_optimizer.load_state_dict(saved["arch_optimizer"])
+            self.epoch, self.step, self.loss_sum, self.seconds, self.seconds_before = saved["progress"]
 
 
 def build(config: SearchConfig, dataset: DataSet, device: torch.device) -> State:

@@ -49,9 +49,8 @@ class Stem(nn.Module):
         super().__init__()
         self.second: nn.Module | None = None
         if kind == "imagenet":
-            self.first = nn.Sequential(
-                *_conv_bn(c_in, channels // 2, 2), nn.ReLU(), *_conv_bn(channels // 2, channels, 2)
-            )
+            half = max(1, channels // 2)
+            self.first = nn.Sequential(*_conv_bn(c_in, half, 2), nn.ReLU(), *_conv_bn(half, channels, 2))
             self.second = nn.Sequential(nn.ReLU(), *_conv_bn(channels, channels, 2))
             self.channels = (channels, channels)
         else:

@@ -5,7 +5,6 @@ The validation split chooses the epoch; the test split is read once, at the end,
 
 from __future__ import annotations
 
-import copy
 import time
 from itertools import islice
 from pathlib import Path
@@ -13,24 +12,24 @@ from typing import Any
 
 import torch
 from rich.console import Console
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 import fer_nas
-from fer_nas.artifacts import GenotypeFile, RunFolder, atomic_path, write_json
+from fer_nas.artifacts import GenotypeFile, RunFolder, read_json, write_json
 from fer_nas.config import TrainConfig, to_dict
 from fer_nas.data import batches
 from fer_nas.data.load import load
-from fer_nas.data.split import DataSet, Split
-from fer_nas.errors import InputError
-from fer_nas.progress import Columns, EpochTable, number, percent, seconds
-from fer_nas.report.pictures import draw_confusion, draw_curves
+from fer_nas.data.split import DataSet
+from fer_nas.errors import FerNasError, InputError
+from fer_nas.progress import Columns, EpochTable, number, percent, say, seconds
 from fer_nas.runtime import (
     Interrupted,
     StopFlag,
     choose_device,
     cosine,
     describe_device,
+    enough_memory,
+    fits_checkpoint,
     generator,
     global_random_state,
     load_checkpoint,
@@ -40,11 +39,13 @@ from fer_nas.runtime import (
     save_checkpoint,
 )
 from fer_nas.space.network import Network
-from fer_nas.train.metrics import multiply_adds, parameters, soft_cross_entropy, summary
-from fer_nas.train.spec import NetworkSpec, load_network, read_run, start_from
+from fer_nas.train.average import MovingAverage
+from fer_nas.train.metrics import soft_cross_entropy
+from fer_nas.train.result import predict, write_result
+from fer_nas.train.spec import NetworkSpec, read_run, save_weights, start_from
 
-EVALUATION_BATCH = 256
 PROGRESSIVE_UNTIL = 0.8  # share of the epochs after which images have their full size
+PROGRESS = ("epoch", "step", "loss_sum", "seconds", "best_epoch", "best_accuracy")
 COLUMNS: Columns = {
     "epoch": ("epoch", str),
     "train_loss": ("train loss", number),
@@ -54,31 +55,6 @@ COLUMNS: Columns = {
     "learning_rate": ("rate", number),
     "seconds": ("time", seconds),
 }
-
-
-@torch.no_grad()
-def predict(network: nn.Module, split: Split) -> Tensor:
-    """Logits (N, K) on the split's device, in eval mode."""
-    network.eval()
-    return torch.cat([network(images) for images, _ in batches.ordered(split, EVALUATION_BATCH)])
-
-
-class MovingAverage:
-    """Exponential moving average of weights and norm statistics: a ← d·a + (1 − d)·w at step t.
-
-    d = min(decay, (1 + t)/(10 + t)), so that the first steps are soon forgotten.
-    """
-
-    def __init__(self, network: nn.Module, decay: float) -> None:
-        self.network, self.decay, self.steps = copy.deepcopy(network).requires_grad_(False), decay, 0
-
-    @torch.no_grad()
-    def update(self, network: nn.Module) -> None:
-        self.steps += 1
-        decay = min(self.decay, (1 + self.steps) / (10 + self.steps))
-        pairs = zip(self.network.state_dict().values(), network.state_dict().values(), strict=True)
-        floats = [(mine, theirs) for mine, theirs in pairs if mine.is_floating_point()]
-        torch._foreach_lerp_([mine for mine, _ in floats], [theirs for _, theirs in floats], 1 - decay)
 
 
 class Training:
@@ -93,20 +69,16 @@ class Training:
             raise InputError("--batch-size is 1; BatchNorm needs at least 2 images a batch")
         if len(dataset.train) < 2:
             raise InputError(f"{config.data.data}: {len(dataset.train)} training image; at least 2 are needed")
-        self.config, self.spec, self.folder, self.dataset, self.console = (
-            config,
-            spec,
-            folder,
-            dataset,
-            console,
-        )
+        if config.nesterov and not config.momentum:
+            raise InputError("--momentum is 0; Nesterov momentum needs some, or leave it off with --no-nesterov")
+        self.config, self.spec, self.folder, self.dataset, self.console = config, spec, folder, dataset, console
         self.device = choose_device(config.run.device)
         self.train_split = dataset.train.to(self.device)
         self.val_split = dataset.splits["val"].to(self.device)
         self.steps = batches.steps(len(self.train_split), config.run.batch_size)
         torch.manual_seed(config.run.seed)
         self.network = spec.build(config)
-        if config.recipe.initialize_from:
+        if config.recipe.initialize_from and not (folder / "checkpoint.pt").exists():
             start_from(self.network, Path(config.recipe.initialize_from), self.spec)
         self.network = self.network.to(self.device, memory_format=torch.channels_last)  # type: ignore[call-overload]
         self.average = MovingAverage(self.network, config.recipe.ema) if config.recipe.ema else None
@@ -136,29 +108,26 @@ class Training:
                 "average_steps": self.average.steps if self.average else 0,
                 "optimizer": self.optimizer.state_dict(),
                 "random": global_random_state(self.device),
-                "progress": [
-                    self.epoch,
-                    self.step,
-                    self.loss_sum,
-                    self.seconds,
-                    self.best_epoch,
-                    self.best_accuracy,
-                ],
+                "progress": [getattr(self, name) for name in PROGRESS],
             },
         )
 
     def restore(self) -> None:
+        """The state of the last checkpoint; before the first one a run starts over."""
         file = self.folder / "checkpoint.pt"
-        saved = load_checkpoint(file)
-        if saved.get("kind") != "train":
-            raise InputError(f"{file} is not the checkpoint of a training run")
-        self.network.load_state_dict(saved["network"])
-        if self.average:
-            self.average.network.load_state_dict(saved["average"])
-            self.average.steps = saved["average_steps"]
-        self.optimizer.load_state_dict(saved["optimizer"])
-        restore_random_state(saved["random"], self.device)
-        self.epoch, self.step, self.loss_sum, self.seconds, self.best_epoch, self.best_accuracy = saved["progress"]
+        if file.exists():
+            saved = load_checkpoint(file)
+            if saved.get("kind") != "train":
+                raise InputError(f"{file} is not the checkpoint of a training run")
+            with fits_checkpoint(file):
+                self.network.load_state_dict(saved["network"])
+                if self.average:
+                    self.average.network.load_state_dict(saved["average"])
+                    self.average.steps = saved["average_steps"]
+                self.optimizer.load_state_dict(saved["optimizer"])
+                restore_random_state(saved["random"], self.device)
+                for name, value in zip(PROGRESS, saved["progress"], strict=True):
+                    setattr(self, name, value)
         self.folder.keep_epochs(self.epoch - 1)
 
     def learning_rate(self) -> float:
@@ -222,16 +191,17 @@ class Training:
 
     def interrupt(self, signal_number: int) -> None:
         self.save()
-        raise Interrupted(signal_number, f"stopped; go on with: fer-nas train --resume {self.folder.path}")
+        raise Interrupted(signal_number, f'stopped; go on with: fer-nas train --resume "{self.folder.path}"')
 
     def finish_epoch(self, table: EpochTable) -> None:
         started = time.monotonic()
         logits = predict(self.evaluated, self.val_split)
         loss = soft_cross_entropy(logits, self.val_split.targets).item()
+        require_finite(loss, f"epoch {self.epoch}, validation")
         accuracy = (logits.argmax(1) == self.val_split.labels()).float().mean().item()
         if accuracy > self.best_accuracy:
             self.best_epoch, self.best_accuracy = self.epoch, accuracy
-            self.save_weights("best")
+            save_weights(self.evaluated, self.folder / "best.safetensors")
         row = {
             "epoch": self.epoch,
             "train_loss": self.loss_sum / self.steps,
@@ -247,18 +217,14 @@ class Training:
         table.add(row)
         self.epoch, self.step, self.loss_sum, self.seconds = self.epoch + 1, 0, 0.0, 0.0
         if self.epoch > self.config.run.epochs:
-            self.save_weights("last")
+            save_weights(self.evaluated, self.folder / "last.safetensors")
         self.save()
-
-    def save_weights(self, which: str) -> None:
-        state = {name: value.detach().cpu().contiguous() for name, value in self.evaluated.state_dict().items()}
-        with atomic_path(self.folder / f"{which}.safetensors") as temporary:
-            save_file(state, temporary)
 
     def run(self) -> dict[str, Any]:
         run = self.config.run
         title = f"{self.spec.genotype_name} on {self.spec.dataset}, {describe_device(self.device)}"
         with (
+            enough_memory(),
             StopFlag.watch() as stop,
             EpochTable(title, COLUMNS, run.epochs, self.steps, self.console) as table,
         ):
@@ -268,29 +234,15 @@ class Training:
                 self.finish_epoch(table)
                 if stop.signal is not None and self.epoch <= run.epochs:
                     self.interrupt(stop.signal)
-        return self.report()
-
-    def report(self) -> dict[str, Any]:
-        """Read the test split once with the best weights; write test.json and the pictures."""
-        network = load_network(self.folder, "best")
-        shape = (1, self.spec.channels, self.spec.input_size, self.spec.input_size)
-        value: dict[str, Any] = {
+        if (self.folder / "test.json").exists():  # a finished run that was resumed
+            return read_json(self.folder / "test.json", "test result")
+        chosen = {
             "best_epoch": self.best_epoch,
             "val_accuracy": self.best_accuracy,
             "val_count": len(self.val_split),
-            "parameters": parameters(network) - (parameters(network.auxiliary) if network.auxiliary else 0),
-            "flops": multiply_adds(network, shape),
+            "device": describe_device(self.device),
         }
-        split = self.dataset.splits.get("test")
-        if split is not None:
-            value |= summary(split.labels(), predict(network, split).argmax(1), self.spec.classes)
-            draw_confusion(value["confusion"], list(self.spec.classes), self.folder / "confusion.png")
-        largest = self.dataset.splits.get("test_largest")
-        if largest is not None:
-            value["test_largest"] = summary(largest.labels(), predict(network, largest).argmax(1), self.spec.classes)
-        write_json(self.folder / "test.json", value)
-        draw_curves(self.folder.metrics(), self.folder / "curves.png")
-        return value
+        return write_result(self.folder, self.spec, self.dataset, chosen)
 
 
 def train(
@@ -302,7 +254,7 @@ def train(
         torch.set_num_threads(config.run.threads)
     dataset = load(config.data, seed=config.run.seed)
     for note in dataset.notes:
-        console.print(f"note: {note}", highlight=False, markup=False, soft_wrap=True)
+        say(console, f"note: {note}")
     mean, std = dataset.train.channel_statistics()
     spec = NetworkSpec(
         genotype=genotype.genotype,
@@ -316,11 +268,16 @@ def train(
         std=std,
     )
     folder = RunFolder.create(out, f"train-{genotype.name}")
-    training = Training(config, spec, folder, dataset, console)
+    try:
+        with enough_memory():
+            training = Training(config, spec, folder, dataset, console)
+    except FerNasError:
+        folder.discard_empty()
+        raise
     genotype.save(folder / "genotype.json")
     head = {"kind": "train", "fer_nas_version": fer_nas.__version__, "config": to_dict(config)}
     write_json(folder / "config.json", head | spec.to_dict())
-    console.print(f"run folder: {folder.path}", highlight=False, markup=False, soft_wrap=True)
+    say(console, f"run folder: {folder.path}")
     return folder, training.run()
 
 
@@ -330,6 +287,13 @@ def resume(path: Path, console: Console) -> tuple[RunFolder, dict[str, Any]]:
     config, spec = read_run(folder)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
-    training = Training(config, spec, folder, load(config.data, seed=config.run.seed), console)
-    training.restore()
+    try:
+        dataset = load(config.data, seed=config.run.seed)
+    except InputError as error:
+        raise InputError(f"{path} cannot go on without the images it was started with: {error}") from None
+    if (dataset.classes, dataset.image_size, dataset.channels) != (spec.classes, spec.input_size, spec.channels):
+        raise InputError(f"{path} cannot go on: {config.data.data} has other classes or another image size than before")
+    with enough_memory():
+        training = Training(config, spec, folder, dataset, console)
+        training.restore()
     return folder, training.run()

@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from torch import nn
 
-from fer_nas.artifacts import Genotype, RunFolder, read_json
+from fer_nas.artifacts import Genotype, RunFolder, atomic_path, read_json
 from fer_nas.config import TrainConfig, from_dict
 from fer_nas.errors import InputError
 from fer_nas.space.network import Network
@@ -70,7 +70,13 @@ def read_run(folder: RunFolder) -> tuple[TrainConfig, NetworkSpec]:
     if not isinstance(saved, dict) or saved.get("kind") != "train":
         kind = saved.get("kind") if isinstance(saved, dict) else "no"
         raise InputError(f"{folder.path} holds a {kind} run; a training run is needed (fer-nas train)")
-    return from_dict(TrainConfig, saved["config"], where), NetworkSpec.from_dict(saved, where)
+    return from_dict(TrainConfig, saved.get("config", {}), where), NetworkSpec.from_dict(saved, where)
+
+
+def save_weights(network: nn.Module, path: Path) -> None:
+    state = {name: value.detach().cpu().contiguous() for name, value in network.state_dict().items()}
+    with atomic_path(path) as temporary:
+        save_file(state, temporary)
 
 
 def load_weights(network: nn.Module, path: Path) -> None:
@@ -78,7 +84,7 @@ def load_weights(network: nn.Module, path: Path) -> None:
         network.load_state_dict(load_file(path))
     except FileNotFoundError:
         raise InputError(f"{path} not found; has this training finished an epoch?") from None
-    except (SafetensorError, RuntimeError) as error:
+    except (SafetensorError, RuntimeError, OSError) as error:
         raise InputError(f"{path} does not fit its network: {str(error).splitlines()[0]}") from None
 
 
@@ -91,27 +97,34 @@ def load_network(folder: RunFolder, which: str = "best") -> Network:
 
 
 def start_from(network: Network, path: Path, spec: NetworkSpec) -> None:
-    """Load the best weights of another run of the same genotype; a classifier for other classes starts by name."""
+    """Load the best weights of another run of the same genotype; a classifier for other classes starts by name.
+
+    Auxiliary heads may differ: one that only the other run has is left out, one that only this run has starts anew.
+    """
     folder = RunFolder.open(path)
     _, other = read_run(folder)
     if other.genotype != spec.genotype:
         raise InputError(f"--initialize-from {path}: that run trained another genotype")
     try:
         state = load_file(folder / "best.safetensors")
-    except (FileNotFoundError, SafetensorError) as error:
+    except (OSError, SafetensorError) as error:
         raise InputError(f"--initialize-from {path}: no usable best.safetensors: {error}") from None
+    unlike = InputError(f"--initialize-from {path}: another skeleton (channels, layers, stem or image channels differ)")
+    own = network.state_dict()
     if other.classes != spec.classes:
-        own = network.state_dict()
         for name in ("classifier.weight", "classifier.bias"):
+            if name not in state or state[name].shape[1:] != own[name].shape[1:]:
+                raise unlike
             rows = own[name].clone()
             for place, label in enumerate(spec.classes):
                 if label in other.classes:
                     rows[place] = state[name][other.classes.index(label)]
             state[name] = rows
         state = {k: v for k, v in state.items() if not k.startswith("auxiliary.classifier")}
+    state = {k: v for k, v in state.items() if k in own or not k.startswith("auxiliary.")}
     try:
         missing, odd = network.load_state_dict(state, strict=False)
-    except RuntimeError as error:
-        raise InputError(f"--initialize-from {path}: another skeleton: {str(error).splitlines()[-1].strip()}") from None
+    except RuntimeError:
+        raise unlike from None
     if odd or any(not name.startswith("auxiliary.") for name in missing):
-        raise InputError(f"--initialize-from {path}: another skeleton (channels, layers or stem differ)")
+        raise unlike
