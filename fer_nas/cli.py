@@ -182,16 +182,21 @@ def evaluate(
     ] = Weights.best,
     as_json: Annotated[bool, typer.Option("--json", help="All figures as JSON.")] = False,
 ) -> None:
-    """Accuracy of a model on a split of a data set: ONNX through onnxruntime, a run through PyTorch."""
-    from fer_nas.export.evaluate import evaluate as run_evaluate
+    """Accuracy of a model on a split of a data set: ONNX through onnxruntime, a run through PyTorch.
 
-    value = run_evaluate(model, override(DataConfig(), settings), split.value, checkpoint=weights.value)
+    Without --data a run is scored on its own images.
+    """
+    from fer_nas.export.evaluate import evaluate as run_evaluate
+    from fer_nas.export.evaluate import images_for
+
+    images, seed = images_for(model, settings)
+    value = run_evaluate(model, images, split.value, checkpoint=weights.value, seed=seed)
     if as_json:
         typer.echo(json.dumps(value, indent=2))
     else:
         typer.echo(
-            f"{value['split']} accuracy {100 * value['accuracy']:.2f} % ({value['correct']} of n = {value['n']}), "
-            f"macro-F1 {100 * value['macro_f1']:.2f} %, {value['runtime']}"
+            f"{value['dataset']} {value['split']} accuracy {100 * value['accuracy']:.2f} % "
+            f"({value['correct']} of n = {value['n']}), macro-F1 {100 * value['macro_f1']:.2f} %, {value['runtime']}"
         )
 
 

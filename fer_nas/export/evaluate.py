@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from fer_nas.artifacts import ModelMetadata
-from fer_nas.config import DataConfig
+from fer_nas.config import DataConfig, override
 from fer_nas.data.load import load
 from fer_nas.errors import InputError
 from fer_nas.export.images import match_channels
@@ -58,6 +58,21 @@ def evaluate(
         "split": split,
         **summary(part.labels().cpu(), scores_NK.argmax(1), data.classes),
     }
+
+
+def images_for(model: Path, settings: dict[str, Any]) -> tuple[DataConfig, int]:
+    """What `fer-nas evaluate` scores a model on, and the seed of its splits: `settings` over the run's own images.
+
+    An ONNX file does not know where its images lie: without --data it is an InputError, but for the drawn faces.
+    """
+    if model.is_dir():
+        trained = open_trained(model)
+        return override(DataConfig() if "data" in settings else trained.data, settings), trained.seed
+    _, metadata = open_model(model)
+    config = override(DataConfig(), settings)
+    if "drawn" == config.data != metadata.dataset and config.dataset != "drawn":
+        raise InputError(f"give the images with --data; {model} was trained on {metadata.dataset}")
+    return config, 0
 
 
 def _open(model: Path, device: torch.device, checkpoint: str) -> tuple[Predict, ModelMetadata, str]:

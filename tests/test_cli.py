@@ -1,0 +1,255 @@
+"""The commands as a user types them: results on stdout, notes on stderr, exit codes, one line for every mistake."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import signal
+from collections.abc import Callable
+from pathlib import Path
+
+import onnx
+import pytest
+import torch
+from click.testing import Result
+from typer.testing import CliRunner
+
+from fer_nas.artifacts import GenotypeFile
+from fer_nas.cli import app
+from fer_nas.space.genotypes import find
+
+TINY = ("--preset", "tiny", "--epochs", 1, "--channels", 4, "--image-size", 16, "--threads", 1, "--device", "cpu")
+SEARCH = (*TINY, "--layers", 1, "--space", "fer", "--batch-size", 16)
+TRAIN = (*TINY, "--layers", 2, "--batch-size", 12, "--warmup-epochs", 0)
+
+
+def fer_nas(*words: object) -> Result:
+    return CliRunner().invoke(app, [str(word) for word in words], env={"COLUMNS": "200"})
+
+
+def assert_refused(result: Result, *parts: str, code: int = 2) -> None:
+    """One line on stderr with all of `parts`, nothing on stdout, that exit code, no traceback."""
+    last = result.stderr.strip().splitlines()[-1] if result.stderr.strip() else ""
+    assert result.exit_code == code, (result.exit_code, result.stderr, result.exception)
+    assert result.exception is None or isinstance(result.exception, SystemExit)
+    assert last.startswith("fer-nas: ") and all(part in last for part in parts), last
+    assert "Traceback" not in result.stderr and not result.stdout
+
+
+@pytest.fixture(scope="module")
+def searched(cases: Path, tmp_path_factory: pytest.TempPathFactory) -> tuple[Path, Result]:
+    out = tmp_path_factory.mktemp("search") / "run"
+    return out, fer_nas("search", "--data", cases / "fer.csv", "--method", "darts-2nd", *SEARCH, "--out", out)
+
+
+@pytest.fixture(scope="module")
+def trained(
+    searched: tuple[Path, Result], cases: Path, tmp_path_factory: pytest.TempPathFactory
+) -> tuple[Path, Result]:
+    """In a folder whose name is not ASCII, with blanks and a percent sign."""
+    folder = tmp_path_factory.mktemp("train") / "Übung 表情 50%d"
+    shutil.copytree(cases / "folder", folder / "folder")
+    shutil.copy(cases / "fer.csv", folder / "fer.csv")
+    out = folder / "läuft [1]"
+    return out, fer_nas("train", searched[0], "--data", folder / "fer.csv", *TRAIN, "--out", out)
+
+
+def test_search(searched: tuple[Path, Result]) -> None:
+    out, result = searched
+    assert result.exit_code == 0, result.stderr
+    accuracy, genotype, picture = result.stdout.splitlines()
+    assert accuracy.startswith("validation accuracy ") and accuracy.endswith(" %")
+    assert (genotype, picture) == (f"genotype {out / 'genotype.json'}", f"picture {out / 'cells.png'}")
+    assert f"run folder: {out}" in result.stderr and "darts-2nd on fer2013, CPU, 1 threads" in result.stderr
+    assert "epoch 1" in result.stderr and "λ entropy" in result.stderr
+
+
+def test_train(trained: tuple[Path, Result]) -> None:
+    out, result = trained
+    assert result.exit_code == 0, result.stderr
+    assert result.stdout.splitlines()[-1] == f"run {out}"
+    for word in ("validation accuracy (epoch 1)", "test accuracy", "test macro-F1", "parameters", "FLOPs"):
+        assert word in result.stdout
+    assert f"run folder: {out}" in result.stderr and "CPU, 1 threads" in result.stderr
+
+
+def test_export_and_evaluate(trained: tuple[Path, Result]) -> None:
+    out, _ = trained
+    exported = fer_nas("export", out)
+    assert exported.exit_code == 0, exported.stderr
+    assert exported.stdout.startswith(f"{out / 'model.onnx'}  ") and "256 images" in exported.stdout
+    correct = json.loads((out / "test.json").read_text())["correct"]
+    for words in ([out], [out / "model.onnx", "--data", out.parent / "fer.csv"]):
+        result = fer_nas("evaluate", *words)
+        assert f"fer2013 test accuracy {100 * correct / 14:.2f} % ({correct} of n = 14)" in result.stdout, result.stderr
+    value = json.loads(fer_nas("evaluate", out, "--split", "val", "--json").stdout)
+    assert value["n"] == 14 and value["split"] == "val"
+    assert_refused(fer_nas("evaluate", out / "model.onnx"), "give the images with --data", "fer2013")
+    assert_refused(fer_nas("evaluate", out, "--split", "test_largest"), "test_largest")
+    names = json.loads({p.key: p.value for p in onnx.load(out / "model.onnx").metadata_props}["classes"])
+    assert names == ["angry", "disgust", "fear", "happy", "sad", "surprise", "neutral"]
+
+
+def test_data_in_a_folder_with_an_odd_name(trained: tuple[Path, Result], cases: Path) -> None:
+    odd, plain = (
+        json.loads(fer_nas("data", folder / "folder", "--json").stdout) for folder in (trained[0].parent, cases)
+    )
+    assert odd["splits"] == plain["splits"]
+    sheet = trained[0].parent / "ö ü.png"
+    assert fer_nas("data", trained[0].parent / "fer.csv", "--sheet", sheet).exit_code == 0
+    assert sheet.read_bytes()[:4] == b"\x89PNG"
+
+
+# Resuming
+
+
+def test_resume_of_finished_runs(searched: tuple[Path, Result], trained: tuple[Path, Result]) -> None:
+    for command, (out, first) in (("search", searched), ("train", trained)):
+        again = fer_nas(command, "--resume", out)
+        assert (again.exit_code, again.stdout) == (0, first.stdout), again.stderr
+
+
+@pytest.mark.parametrize(
+    ("words", "given"),
+    [
+        (["search", "--epochs", "9"], "--epochs"),
+        (["search", "--preset", "tiny"], "--preset"),
+        (["search", "--out", "x"], "--out"),
+        (["train", "DARTS_V2"], "GENOTYPE"),
+        (["train", "--no-auxiliary", "--seed", "0"], "--auxiliary"),
+    ],
+)
+def test_resume_takes_no_other_option(words: list[str], given: str, searched: tuple[Path, Result]) -> None:
+    assert_refused(fer_nas(*words, "--resume", searched[0]), "leave out", given)
+
+
+def test_resume_of_the_other_kind(searched: tuple[Path, Result], trained: tuple[Path, Result], tmp_path: Path) -> None:
+    assert_refused(fer_nas("train", "--resume", searched[0]), "holds a search run; a training run is needed")
+    assert_refused(fer_nas("search", "--resume", trained[0]), "is a train run", "fer-nas train --resume")
+    for command in ("search", "train"):
+        assert_refused(fer_nas(command, "--resume", tmp_path), "is not a run folder")
+
+
+def test_ctrl_c(cases: Path, tmp_path: Path, interrupt_at: Callable[[int, int, int], None]) -> None:
+    interrupt_at(1, 1, signal.SIGINT)
+    result = fer_nas("train", "DARTS_V2", "--data", cases / "fer.csv", *TRAIN, "--out", tmp_path / "run")
+    assert_refused(result, f'stopped; go on with: fer-nas train --resume "{tmp_path / "run"}"', code=130)
+    assert fer_nas("train", "--resume", tmp_path / "run").exit_code == 0
+
+
+# What a user can get wrong
+
+
+def test_a_run_is_never_overwritten(searched: tuple[Path, Result], cases: Path) -> None:
+    out = searched[0]
+    for words in (["search", *SEARCH], ["train", "DARTS_V2", *TRAIN]):
+        assert_refused(fer_nas(*words, "--data", cases / "fer.csv", "--out", out), "already holds a run", "--resume")
+
+
+@pytest.mark.parametrize("command", [["search", *SEARCH], ["train", "DARTS_V2", *TRAIN]], ids=["search", "train"])
+def test_wrong_options(command: list[str], cases: Path, tmp_path: Path) -> None:
+    (tmp_path / "file").touch()
+    (tmp_path / "cut.zip").write_bytes(b"PK\x03\x04" + b"\0" * 100)
+    data = ["--data", cases / "fer.csv"]
+    for words, part in (
+        (["--data", tmp_path / "gone.zip"], "no such file or folder"),
+        (["--data", tmp_path / "cut.zip"], "cut.zip"),
+        (["--data", cases / "test.csv"], "emotion"),
+        ([*data, "--limit", "1"], "--limit is 1"),
+        ([*data, "--batch-size", "1"], "--batch-size is 1; BatchNorm"),
+        ([*data, "--preset", "huge"], "--preset is 'huge'; choose from paper, cpu, tiny"),
+        ([*data, "--stem", "none"], "--stem is 'none'; choose from auto, cifar"),
+        ([*data, "--out", tmp_path / "file" / "run"], "choose another with --out"),
+        ([*data, "--device", "gpu"], "--device is 'gpu'; choose auto, cpu"),
+    ):
+        if "--out" not in words:
+            words = [*words, "--out", tmp_path / "run"]
+        assert_refused(fer_nas(*command, *words), part)
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
+def test_gpu_that_is_not_there(cases: Path, tmp_path: Path) -> None:
+    for command in (["search", *SEARCH], ["train", "DARTS_V2", *TRAIN]):
+        words = [*command, "--data", cases / "fer.csv", "--out", tmp_path / command[0]]
+        assert_refused(fer_nas(*words, "--device", "cuda"), "--device cuda: ", "--device cpu")
+    result = fer_nas(*words, "--device", "auto")
+    assert result.exit_code == 0 and "DARTS_V2 on fer2013, CPU" in result.stderr
+    assert json.loads((tmp_path / "train" / "test.json").read_text())["device"].startswith("CPU")
+
+
+def test_wrong_genotypes(tmp_path: Path) -> None:
+    unknown = find("DARTS_V2")
+    unknown.save(tmp_path / "g.json")
+    (tmp_path / "g.json").write_text((tmp_path / "g.json").read_text().replace("max_pool_3x3", "max_pool_9x9"))
+    assert_refused(fer_nas("train", "DARTS_V9", *TRAIN), "DARTS_V9", "DARTS_V2")
+    assert_refused(fer_nas("train", tmp_path / "g.json", *TRAIN), "unknown operation max_pool_9x9", "max_pool_3x3")
+    assert_refused(fer_nas("train", tmp_path, *TRAIN), "no genotype.json in this folder")
+    assert_refused(fer_nas("train", *TRAIN), "give a genotype")
+
+
+def test_wrong_models(searched: tuple[Path, Result], cases: Path, tmp_path: Path) -> None:
+    (tmp_path / "model.onnx").write_bytes(b"garbage")
+    data = ["--data", cases / "fer.csv"]
+    assert_refused(fer_nas("evaluate", tmp_path / "model.onnx", *data), "model.onnx is not a readable ONNX model")
+    assert_refused(fer_nas("evaluate", tmp_path / "gone.onnx", *data), "model not found")
+    assert_refused(fer_nas("evaluate", tmp_path, *data), "is not a run folder")
+    assert_refused(fer_nas("evaluate", searched[0]), "is a search; train what it found first")
+    assert_refused(fer_nas("export", searched[0]), "is a search; train what it found first")
+    assert_refused(fer_nas("export", tmp_path), "is not a run folder")
+    wrong = fer_nas("evaluate", tmp_path / "model.onnx", "--split", "exam")
+    assert wrong.exit_code == 2 and "test_largest" in wrong.stderr
+
+
+def test_loss_that_is_not_finite(cases: Path, tmp_path: Path) -> None:
+    result = fer_nas(
+        "train", "DARTS_V2", "--data", cases / "fer.csv", *TRAIN, "--out", tmp_path / "run", "--epochs", "3",
+        "--learning-rate", "1e30", "--gradient-clip", "1e30",
+    )  # fmt: skip
+    assert_refused(result, "epoch ", "lower --learning-rate", code=1)
+
+
+def test_failed_write_is_one_line(cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise OSError(28, "No space left on device", "metrics.jsonl")
+
+    monkeypatch.setattr("fer_nas.artifacts.RunFolder.append_metrics", full)
+    result = fer_nas("train", "DARTS_V2", "--data", cases / "fer.csv", *TRAIN, "--out", tmp_path / "run")
+    assert_refused(result, "metrics.jsonl: No space left on device", code=1)
+
+
+def test_failed_allocation_is_one_line(cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for error in (torch.OutOfMemoryError("CUDA out of memory."), RuntimeError("can't allocate memory: you tried …")):
+
+        def fail(*_: object, error: RuntimeError = error) -> None:
+            raise error
+
+        monkeypatch.setattr("fer_nas.train.run.Training.one_step", fail)
+        words = ["train", "DARTS_V2", "--data", cases / "fer.csv", *TRAIN, "--out", tmp_path / type(error).__name__]
+        assert_refused(fer_nas(*words), "out of memory; lower --batch-size", code=1)
+
+
+# The demo
+
+
+def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from fer_nas import config
+    from fer_nas.data import load
+    from fer_nas.data.drawn import drawn_faces
+
+    small = {"epochs": 1, "limit": 70, "image_size": 24, "threads": 1, "device": "cpu"}
+    for presets, layers in ((config.SEARCH_PRESETS, 1), (config.TRAIN_PRESETS, 2)):
+        monkeypatch.setitem(presets, "tiny", presets["tiny"] | small | {"layers": layers})
+    few = drawn_faces(140, 35, 35, seed=0, size=24)
+    monkeypatch.setattr(load, "drawn_faces", lambda *counts, seed, size: few)
+    result = fer_nas("demo", "--out", tmp_path)
+    assert result.exit_code == 0, (result.stderr, result.exception)
+    (folder,) = tmp_path.iterdir()
+    for name in ("search/genotype.json", "search/cells.png", "train/curves.png", "train/confusion.png", "model.onnx"):
+        assert (folder / name).is_file(), name
+    assert (folder / "live-demo.png").read_bytes()[:4] == b"\x89PNG"
+    assert "4 of 4" in result.stderr and "Made in " in result.stdout
+    assert result.stdout.count("n = 35") == 1 and str(folder / "model.onnx") in result.stdout
+    assert GenotypeFile.load(folder / "search" / "genotype.json").dataset == "drawn"
+    assert result.stdout.splitlines()[-1].endswith("not to judge faces.")
+    assert_refused(fer_nas("demo", "--out", tmp_path, "--picture", tmp_path / "gone.png"), "gone.png: no such file")
