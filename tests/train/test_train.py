@@ -85,14 +85,14 @@ def test_moving_average_by_hand() -> None:
     assert average.network.weight.item() == pytest.approx(1 - 2 / 11 * 0.25 * 0.25)
 
 
-@pytest.mark.parametrize("image_size", [28, 32, 44, 48, 50, 64, 96])
+@pytest.mark.parametrize("image_size", [28, 44, 50, 96])
 def test_auxiliary_head_at_every_image_size(image_size: int, tmp_path: Path, cases: Path, trained: Trained) -> None:
     run = trained(cases / "fer.csv", tmp_path / "run", image_size=image_size, limit=8, progressive=1.0)
     assert any(name.startswith("auxiliary.") for name in load_file(run / "best.safetensors"))
     assert load_network(run)(torch.zeros(1, 1, image_size, image_size)).shape == (1, 7)
 
 
-@pytest.mark.parametrize("batch_size", [34, 64, 5])
+@pytest.mark.parametrize("batch_size", [34, 64])
 def test_batches_that_do_not_divide_the_set(batch_size: int, cases: Path, tmp_path: Path, trained: Trained) -> None:
     run = trained(cases / "fer.csv", tmp_path / "run", batch_size=batch_size)
     (row,) = run.metrics()
