@@ -63,7 +63,7 @@ def evaluate(
 def images_for(model: Path, settings: dict[str, Any]) -> tuple[DataConfig, int]:
     """What `fer-nas evaluate` scores a model on, and the seed of its splits: `settings` over the run's own images.
 
-    An ONNX file does not know where its images lie: without --data it is an InputError, but for the drawn faces.
+    An ONNX file knows its seed but not where its images lie: without --data it is an InputError, but for drawn faces.
     """
     if model.is_dir():
         trained = open_trained(model)
@@ -72,7 +72,7 @@ def images_for(model: Path, settings: dict[str, Any]) -> tuple[DataConfig, int]:
     config = override(DataConfig(), settings)
     if "drawn" == config.data != metadata.dataset and config.dataset != "drawn":
         raise InputError(f"give the images with --data; {model} was trained on {metadata.dataset}")
-    return config, 0
+    return config, int(metadata.extra.get("seed", 0))
 
 
 def _open(model: Path, device: torch.device, checkpoint: str) -> tuple[Predict, ModelMetadata, str]:

@@ -56,7 +56,7 @@ def open_trained(run: Path, checkpoint: str = "best") -> TrainedRun:
         test_count=test.get("n"),
         fer_nas_version=fer_nas.__version__,
         opset=0,  # the exporter's
-        extra={"checkpoint": checkpoint, "genotype_name": spec.genotype_name, **_extra(test)},
+        extra={"checkpoint": checkpoint, "genotype_name": spec.genotype_name, "seed": config.run.seed} | _extra(test),
     )
     return TrainedRun(
         network=load_network(folder, checkpoint).eval(),
