@@ -26,7 +26,11 @@ class DataConfig:
     """What is learned from."""
 
     data: str = _f("drawn", "Data set: a path (zip, csv, folder), or 'drawn' for the generated faces.")
-    dataset: str | None = _f(None, "Force the format instead of recognizing it; see `fer-nas data --help`.")
+    dataset: str | None = _f(
+        None,
+        "Force the format instead of recognizing it: fer2013-csv, fer2013-images, images, cifar10, mnist, "
+        "fashion-mnist, ckplus, ck48, jaffe or drawn.",
+    )
     labels: str = _f("fer2013", "FER2013's official labels, or the FER+ votes.", ("fer2013", "ferplus"))
     votes: str | None = _f(None, "FER+ vote file; found beside the images where not given.")
     image_size: int | None = _f(None, "Resize images to this many pixels; their own size where not given.", low=8)

@@ -13,7 +13,7 @@ from typing import Annotated, Any
 
 import typer
 
-from fer_nas.config import flat_fields, option_type
+from fer_nas.config import DataConfig, flat_fields, option_type
 from fer_nas.errors import FerNasError
 
 PANELS = {
@@ -76,7 +76,8 @@ def configured(
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "settings"]
-        made = [_parameter(name, *row, presets or {}) for name, row in flat_fields(config).items()]
+        fallback = "Data" if config is DataConfig else "Weights"
+        made = [_parameter(name, *row, presets or {}, fallback) for name, row in flat_fields(config).items()]
         names = {p.name for p in made}
         assert not names & {p.name for p in own}, f"two options: {names & {p.name for p in own}}"
 
@@ -94,7 +95,7 @@ def configured(
 
 
 def _parameter(
-    name: str, path: tuple[str, ...], leaf: Any, kind: Any, presets: dict[str, dict[str, Any]]
+    name: str, path: tuple[str, ...], leaf: Any, kind: Any, presets: dict[str, dict[str, Any]], fallback: str
 ) -> inspect.Parameter:
     default = leaf.default if leaf.default is not MISSING else None
     about = [leaf.metadata["help"]]
@@ -106,7 +107,7 @@ def _parameter(
         about.append(f"\\[{'; '.join(shown + changed)}]")
     plain = option_type(kind)
     names = (f"{flag(name)}/--no-{name.replace('_', '-')}",) if plain is bool else (flag(name),)
-    panel = PANELS.get(path[0], "Weights")
+    panel = PANELS.get(path[0], fallback)
     option = typer.Option(*names, help=" ".join(about), rich_help_panel=panel, show_default=False)
     return inspect.Parameter(
         name, inspect.Parameter.KEYWORD_ONLY, default=None, annotation=Annotated[plain | None, option]

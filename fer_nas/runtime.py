@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+import os
 import pickle
 import signal
 import sys
@@ -75,6 +76,8 @@ class StopFlag:
         if self.signal is not None:
             raise KeyboardInterrupt
         self.signal = number
+        # os.write, not print: a handler may run in the middle of another write.
+        os.write(2, b"stopping after this step; once more stops at once and loses what follows the last checkpoint\n")
 
     @classmethod
     @contextlib.contextmanager

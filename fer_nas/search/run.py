@@ -217,6 +217,7 @@ def search(config: SearchConfig, out: Path | None, console: Console) -> RunFolde
     choose_device(config.run.device)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
+    say(console, f"reading {config.data.data}")
     dataset = load(config.data, seed=config.run.seed)
     for note in dataset.notes:
         say(console, f"note: {note}")
