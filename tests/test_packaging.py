@@ -61,7 +61,8 @@ def test_wheel_holds_both_packages_and_the_models(wheel: Path) -> None:
         (metadata,) = (archive.read(n).decode() for n in names if n.endswith(".dist-info/METADATA"))
     assert {name.split("/")[0].split("-")[0] for name in names} == {"fer_nas", "fer_nas_live"}
     assert {"fer_nas/cli.py", "fer_nas_live/commands.py"} <= names
-    ours = {f"fer_nas_live/models/{file.name}" for file in EXPORTS.iterdir() if file.suffix in {".md", ".onnx"}}
+    released = {".json", ".md", ".onnx"}
+    ours = {f"fer_nas_live/models/{file.name}" for file in EXPORTS.iterdir() if file.suffix in released}
     assert {name for name in names if name.startswith("fer_nas_live/models/")} == ours
     base = [line for line in metadata.splitlines() if line.startswith("Requires-Dist") and "extra ==" not in line]
     needed = {re.split(r"[<>;, ]", line.split(maxsplit=1)[1])[0] for line in base}
