@@ -5,10 +5,13 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from fer_nas.bilevel.protocol import Batch, Hypergradient, InnerStep, Params, Task
+from fer_nas.bilevel.protocol import Batch, Hypergradient, InnerStep, Params, Task, descend
 
 
 class FirstOrder:
+    needs_response = False
+    fit = staticmethod(descend)
+
     def hypergradient(
         self, task: Task, weights: Params, hyper: Tensor, train: Batch, val: Batch, step: InnerStep
     ) -> Hypergradient:

@@ -8,7 +8,8 @@ weights (a step ahead, a little to the side) without copying a network.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from collections.abc import Iterable
+from dataclasses import dataclass, field, replace
 from typing import Any, Protocol
 
 import torch
@@ -34,6 +35,18 @@ class Task(Protocol):
         ...
 
 
+class NetworkTask(Task, Protocol):
+    """A task whose losses are read off a network's outputs, which is what a linearization of the network needs."""
+
+    def outputs(self, weights: Params, hyper: Tensor, batch: Batch, response: Tensor | None = None) -> Tensor:
+        """The network's outputs in training mode, (B, …)."""
+        ...
+
+    def inner_criterion(self, outputs: Tensor, weights: Params, hyper: Tensor, batch: Batch) -> Tensor:
+        """L_train of these outputs: inner_loss is the criterion of `outputs` at the same arguments."""
+        ...
+
+
 @dataclass(frozen=True, kw_only=True)
 class InnerStep:
     """The optimizer step that the weights take next: SGD with momentum (no dampening) and weight decay.
@@ -56,6 +69,17 @@ class InnerStep:
             result[name] = w - self.learning_rate * move
         return result
 
+    @torch.no_grad()
+    def take(self, weights: Params, gradient: Params) -> tuple[Params, InnerStep]:
+        """The weights after the step as new leaves, and the optimizer with its new momentum buffers."""
+        velocity = {}
+        for name, w in weights.items():
+            velocity[name] = gradient[name] + self.weight_decay * w
+            if self.momentum and name in self.velocity:
+                velocity[name] = velocity[name] + self.momentum * self.velocity[name]
+        moved = {name: (w - self.learning_rate * velocity[name]).requires_grad_() for name, w in weights.items()}
+        return moved, replace(self, velocity=velocity if self.momentum else {})
+
 
 @dataclass(frozen=True, kw_only=True)
 class Hypergradient:
@@ -71,11 +95,33 @@ class Hypergradient:
 
 
 class Method(Protocol):
-    """Estimates the hypergradient; owns its own knobs."""
+    """How the weights follow λ, and how λ's gradient is estimated; owns its own knobs and its own state.
+
+    needs_response: the task's network must have best-response layers, which read `response`.
+    """
+
+    needs_response: bool
+
+    def fit(
+        self, task: Task, weights: Params, hyper: Tensor, batches: Iterable[Batch], step: InnerStep
+    ) -> tuple[Params, InnerStep]:
+        """Inner steps at λ, one a batch; the weights after them and the optimizer's new state."""
+        ...
 
     def hypergradient(
         self, task: Task, weights: Params, hyper: Tensor, train: Batch, val: Batch, step: InnerStep
     ) -> Hypergradient: ...
+
+
+def descend(
+    task: Task, weights: Params, hyper: Tensor, batches: Iterable[Batch], step: InnerStep
+) -> tuple[Params, InnerStep]:
+    """Plain inner steps, the `fit` of every method that does not change how weights are trained."""
+    for batch in batches:
+        here = {name: w.detach().requires_grad_() for name, w in weights.items()}
+        slope, _ = gradients(task.inner_loss(here, hyper.detach(), batch), here)
+        weights, step = step.take(here, slope)
+    return weights, step
 
 
 def gradients(loss: Tensor, weights: Params, *more: Tensor, create_graph: bool = False) -> tuple[Params, list[Tensor]]:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from fer_nas.bilevel.protocol import Batch, Hypergradient, InnerStep, Params, Task, gradients
+from fer_nas.bilevel.protocol import Batch, Hypergradient, InnerStep, Params, Task, descend, gradients
 
 
 @dataclass(frozen=True)
@@ -19,6 +19,8 @@ class SecondOrder:
     """
 
     radius: float = 0.01
+    needs_response = False
+    fit = staticmethod(descend)
 
     def hypergradient(
         self, task: Task, weights: Params, hyper: Tensor, train: Batch, val: Batch, step: InnerStep
