@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field, replace
-from typing import Any, Protocol
+from typing import Any, Protocol, runtime_checkable
 
 import torch
 from torch import Tensor
@@ -42,8 +42,13 @@ class NetworkTask(Task, Protocol):
         """The network's outputs in training mode, (B, …)."""
         ...
 
-    def inner_criterion(self, outputs: Tensor, weights: Params, hyper: Tensor, batch: Batch) -> Tensor:
-        """L_train of these outputs: inner_loss is the criterion of `outputs` at the same arguments."""
+    def inner_criterion(
+        self, outputs: Tensor, weights: Params, hyper: Tensor, batch: Batch, response: Tensor | None = None
+    ) -> Tensor:
+        """L_train of these outputs: inner_loss is the criterion of `outputs` at the same arguments.
+
+        `response` is for penalties on the weights themselves: W(λ) is what they punish.
+        """
         ...
 
 
@@ -111,6 +116,17 @@ class Method(Protocol):
     def hypergradient(
         self, task: Task, weights: Params, hyper: Tensor, train: Batch, val: Batch, step: InnerStep
     ) -> Hypergradient: ...
+
+
+@runtime_checkable
+class Stateful(Protocol):
+    """A method that carries something from one hypergradient to the next, which a checkpoint must hold."""
+
+    def state(self) -> dict[str, Tensor]:
+        """All that it carries; empty before the first hypergradient."""
+        ...
+
+    def load_state(self, saved: dict[str, Tensor]) -> None: ...
 
 
 def descend(
