@@ -251,16 +251,25 @@ class RunFolder:
             while out.exists():
                 number += 1
                 out = Path("runs") / f"{stem}-{number}"
-        if (out / "config.json").exists():
-            raise InputError(f"{out} already holds a run; go on with --resume {out}, or choose another --out")
-        for name in ("genotype.json", "metrics.jsonl", "checkpoint.pt"):
-            if (out / name).exists():
-                raise InputError(f"{out} already holds {name}, which a run would overwrite; choose another --out")
+        cls.refuse_used(out)
         try:
             out.mkdir(parents=True, exist_ok=True)
         except OSError as error:
             raise InputError(f"cannot make the run folder {out}: {error.strerror}; choose another with --out") from None
         return cls(out)
+
+    @staticmethod
+    def refuse_used(out: Path | None) -> None:
+        """InputError for a folder that holds a run already; said before anything slow is done."""
+        if out is None:
+            return
+        if out.exists() and not out.is_dir():
+            raise InputError(f"--out {out} is a file; choose a folder")
+        if (out / "config.json").exists():
+            raise InputError(f"{out} already holds a run; go on with --resume {out}, or choose another --out")
+        for name in ("genotype.json", "metrics.jsonl", "checkpoint.pt"):
+            if (out / name).exists():
+                raise InputError(f"{out} already holds {name}, which a run would overwrite; choose another --out")
 
     def discard_empty(self) -> None:
         """Take the folder away again where nothing is in it, as when the run could not start."""

@@ -23,9 +23,10 @@ from fer_nas.config import (
     override,
 )
 from fer_nas.errors import InputError
-from fer_nas.options import OutOption, ResumeOption, configured, flag, guarded
+from fer_nas.options import OneLineErrors, OutOption, ResumeOption, configured, flag, guarded
 
 app = typer.Typer(
+    cls=OneLineErrors,
     no_args_is_help=True,
     pretty_exceptions_enable=False,
     add_completion=False,
@@ -77,7 +78,11 @@ def search(
     out: OutOption = None,
     resume: ResumeOption = None,
 ) -> None:
-    """Search for a cell: writes genotype.json, a record of every epoch and pictures into a run folder."""
+    """Search for a cell: writes genotype.json, a record of every epoch and pictures into a run folder.
+
+    In the table, λ entropy is how undecided the edges are (log of the number of operations at first, 0 once every edge
+    has chosen), and skips n / r count the skip connections in the normal and the reduction cell.
+    """
     from fer_nas.search.run import resume as resume_search
     from fer_nas.search.run import search as run_search
 
@@ -154,7 +159,9 @@ def export(
 ) -> None:
     """Write a training run as one ONNX file, after its check against PyTorch on at least 256 images."""
     from fer_nas.export.onnx import export as run_export
+    from fer_nas.progress import say
 
+    say(_notes(), f"exporting {run}; the file is then checked against PyTorch on the run's validation images")
     result = run_export(run, out, checkpoint=weights.value)
     typer.echo(
         f"{result.path}  {result.size / 1000:.0f} kB, opset {result.metadata.opset}, "

@@ -37,7 +37,9 @@ class DataConfig:
     contempt: str = _f("drop", "CK+: leave contempt out, or keep it as an eighth class.", ("drop", "keep"))
     folds: int = _f(10, "Folds over subjects where the data set has subjects and no official split.", low=2)
     fold: int = _f(0, "Which fold is the test set; the next one validates.", low=0)
-    limit: int | None = _f(None, "Use at most this many training images, drawn by the seed.", low=2)
+    limit: int | None = _f(
+        None, "Use at most this many training images, drawn by the seed; validation and test stay whole.", low=2
+    )
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Annotated, Any
 
 import typer
+from typer.core import TyperGroup
 
 from fer_nas.config import DataConfig, flat_fields, option_type
 from fer_nas.errors import FerNasError
@@ -29,6 +30,38 @@ PANELS = {
 
 def flag(name: str) -> str:
     return "--" + name.replace("_", "-")
+
+
+CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind.__name__ == "ClickException")
+"""What the parser raises for a wrong option, value or command (click's class, or Typer's own copy of it)."""
+
+
+class OneLineErrors(TyperGroup):
+    """A command line whose own errors are one line on stderr too, as those of the commands are."""
+
+    def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
+        if not standalone_mode:
+            return super().main(*args, standalone_mode=False, **kwargs)
+        try:
+            code = super().main(*args, standalone_mode=False, **kwargs)
+        except CommandLineError as error:
+            if type(error).__name__ == "NoArgsIsHelpError":  # its text is the whole help
+                error.show()
+            else:
+                context, words = getattr(error, "ctx", None), list[str]()
+                while context is not None and context.parent is not None:
+                    words.insert(0, f" {context.info_name}")
+                    context = context.parent
+                text = " ".join(error.format_message().split()).rstrip(".")
+                print(
+                    f"fer-nas: {text}{'' if text.endswith('?') else ';'} see fer-nas{''.join(words)} --help",
+                    file=sys.stderr,
+                )
+            sys.exit(error.exit_code)
+        except typer.Abort:
+            print("fer-nas: stopped", file=sys.stderr)
+            sys.exit(130)
+        sys.exit(code or 0)
 
 
 def guarded(command: Callable[..., None]) -> Callable[..., None]:

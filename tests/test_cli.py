@@ -100,6 +100,31 @@ def test_data_in_a_folder_with_an_odd_name(trained: tuple[Path, Result], cases: 
     assert sheet.read_bytes()[:4] == b"\x89PNG"
 
 
+# What the parser itself refuses
+
+
+@pytest.mark.parametrize(
+    ("words", "parts"),
+    [
+        (["search", "--epochs", "many"], ("--epochs", "see fer-nas search --help")),
+        (["search", "--epochs"], ("--epochs", "requires an argument")),
+        (["search", "--nothing"], ("--nothing",)),
+        (["serch"], ("serch", "search")),
+        (["evaluate"], ("Missing argument", "model")),
+        (["export", "a", "b"], ("unexpected", "b")),
+    ],
+)
+def test_the_parsers_own_errors_are_one_line(words: list[str], parts: tuple[str, ...]) -> None:
+    result = fer_nas(*words)
+    assert_refused(result, *parts)
+    assert len(result.stderr.strip().splitlines()) == 1
+
+
+def test_no_command_shows_the_help() -> None:
+    result = fer_nas()
+    assert result.exit_code == 2 and "search" in result.stdout + result.stderr
+
+
 # Resuming
 
 

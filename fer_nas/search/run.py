@@ -215,6 +215,7 @@ class Search:
 def search(config: SearchConfig, out: Path | None, console: Console) -> RunFolder:
     """A new search in a new folder."""
     choose_device(config.run.device)
+    RunFolder.refuse_used(out)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     say(console, f"reading {config.data.data}")

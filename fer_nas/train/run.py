@@ -250,6 +250,7 @@ def train(
 ) -> tuple[RunFolder, dict[str, Any]]:
     """A new training in a new folder; returns the folder and what test.json holds."""
     choose_device(config.run.device)
+    RunFolder.refuse_used(out)
     if config.run.threads:
         torch.set_num_threads(config.run.threads)
     say(console, f"reading {config.data.data}")
