@@ -39,11 +39,11 @@ CommandLineError: Any = next(kind for kind in typer.BadParameter.__mro__ if kind
 class OneLineErrors(TyperGroup):
     """A command line whose own errors are one line on stderr too, as those of the commands are."""
 
-    def main(self, *args: Any, standalone_mode: bool = True, **kwargs: Any) -> Any:
-        if not standalone_mode:
-            return super().main(*args, standalone_mode=False, **kwargs)
+    def main(self, *args: Any, **kwargs: Any) -> Any:
+        if not kwargs.pop("standalone_mode", True):
+            return super().main(*args, **kwargs | {"standalone_mode": False})
         try:
-            code = super().main(*args, standalone_mode=False, **kwargs)
+            code = super().main(*args, **kwargs | {"standalone_mode": False})
         except CommandLineError as error:
             if type(error).__name__ == "NoArgsIsHelpError":  # its text is the whole help
                 error.show()
@@ -88,6 +88,7 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
                 "torchvision",
                 "onnx",
                 "onnxscript",
+                "optuna",
                 "safetensors",
                 "matplotlib",
                 "PIL",
