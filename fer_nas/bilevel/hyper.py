@@ -130,7 +130,7 @@ class HyperLayout:
         pieces = torch.split(vector, [prod(part.shape) for part in self.typed.values()], dim=-1)
         lead = vector.shape[:-1]
         return {
-            name: piece.view(*lead, *part.shape) for (name, part), piece in zip(self.typed.items(), pieces, strict=True)
+            name: piece.view((*lead, *part.shape)) for (name, part), piece in zip(self.typed.items(), pieces, strict=True)
         }
 
     def values(self, vector: Tensor) -> dict[str, Tensor]:
