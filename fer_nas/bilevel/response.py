@@ -24,9 +24,6 @@ from torch.func import functional_call
 from fer_nas.bilevel.protocol import Params
 from fer_nas.errors import InputError
 
-CHANNEL_DIM: dict[type[nn.Module], int] = {nn.Linear: -1, nn.Conv2d: 1}
-"""Which layers are swapped, and the dimension of their output that the rows of W make."""
-
 RESPONSE_SUFFIXES = ("_hyper", "_rescale")
 """How the names of the parameters end that only the response reads: W_hyper, b_hyper; V, C."""
 
@@ -92,7 +89,7 @@ class BestResponse(nn.Module):
 
     def _rows(self, scale_BO: Tensor, like: Tensor) -> Tensor:
         shape = [len(scale_BO)] + [1] * (like.dim() - 1)
-        shape[_channel_dim(self)] = scale_BO.shape[1]
+        shape[-1 if isinstance(self, nn.Linear) else 1] = scale_BO.shape[1]
         return scale_BO.view(shape)
 
     def extra_repr(self) -> str:
@@ -131,7 +128,7 @@ def best_response(
     if any(True for _ in response_layers(module)):
         raise InputError(f"{type(module).__name__} has best-response layers already; give its plain network")
     module = copy.deepcopy(module)
-    layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, tuple(CHANNEL_DIM))]
+    layers = [(name, layer) for name, layer in module.named_modules() if isinstance(layer, (nn.Linear, nn.Conv2d))]
     if not layers:
         raise InputError(f"{type(module).__name__} has no Linear or Conv2d layer: nothing in it can respond to λ")
     for name, layer in layers:
@@ -140,7 +137,7 @@ def best_response(
         if not seen:
             raise InputError(f"layer {name!r} would read none of the {n} inputs ({part})")
         _swap(name, layer, seen)
-        layer.reads, layer.response_size = part, n  # type: ignore[attr-defined]
+        layer.reads, layer.response_size = part, n  # type: ignore[assignment, attr-defined]
         _start(layer, hyper, rescale_std, keep, generator)  # type: ignore[arg-type]
     return module
 
@@ -209,10 +206,6 @@ def folded(module: nn.Module, response: Tensor | None = None) -> nn.Module:
 @cache
 def _class_for(plain: type[nn.Module]) -> type[nn.Module]:
     return type(f"BestResponse{plain.__name__}", (BestResponse, plain), {"plain_class": plain})
-
-
-def _channel_dim(layer: nn.Module) -> int:
-    return next(dim for kind, dim in CHANNEL_DIM.items() if isinstance(layer, kind))
 
 
 def _swap(name: str, layer: nn.Module, n: int) -> None:
