@@ -6,15 +6,19 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from fer_nas.bilevel.first_order import FirstOrder
+from fer_nas.bilevel.implicit import ConjugateGradient, Neumann
 from fer_nas.bilevel.protocol import Method
-from fer_nas.bilevel.unrolled import SecondOrder
+from fer_nas.bilevel.soba import CarriedAdjoint
+from fer_nas.bilevel.unrolled import SecondOrder, Unrolled
 from fer_nas.errors import InputError
 
 
 @dataclass(frozen=True, kw_only=True)
 class MethodRow:
+    """make(**knobs) → a method with these knobs, the others at their defaults."""
+
     name: str
-    make: Callable[[], Method]
+    make: Callable[..., Method]
     summary: str
 
 
@@ -23,6 +27,10 @@ METHODS: dict[str, MethodRow] = {
     for row in (
         MethodRow(name="darts-1st", make=FirstOrder, summary="direct term only"),
         MethodRow(name="darts-2nd", make=SecondOrder, summary="one unrolled step, finite differences"),
+        MethodRow(name="unrolled", make=Unrolled, summary="back-propagation through the last inner steps"),
+        MethodRow(name="neumann", make=Neumann, summary="implicit, the inverse by a Neumann series"),
+        MethodRow(name="conjugate-gradient", make=ConjugateGradient, summary="implicit, the inverse solved for"),
+        MethodRow(name="soba", make=CarriedAdjoint, summary="implicit, the adjoint carried from step to step"),
     )
 }
 

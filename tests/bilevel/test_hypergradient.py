@@ -114,11 +114,17 @@ def test_first_order_is_the_direct_term_alone() -> None:
     assert found.direct.norm() > 0
 
 
-@pytest.mark.parametrize("name", METHODS)
+SHORT = {"neumann": {"terms": 1}, "conjugate-gradient": {"iterations": 1}}
+
+
+@pytest.mark.parametrize("name", [name for name, row in METHODS.items() if not row.make().needs_response])
 def test_a_method_leaves_weights_and_hyper_as_they_were(name: str) -> None:
     task, weights, hyper, train, val = small_search(2)
+    method, hyper_before = METHODS[name].make(**SHORT.get(name, {})), hyper.clone()
+    weights, step = method.fit(task, weights, hyper, [train], InnerStep(learning_rate=0.1))
     before = {n: w.clone() for n, w in weights.items()}
-    found = METHODS[name].make().hypergradient(task, weights, hyper, train, val, InnerStep(learning_rate=0.1))
+    found = method.hypergradient(task, weights, hyper, train, val, step)
+    assert torch.equal(hyper_before, hyper)
     assert all(torch.equal(before[n], w) for n, w in weights.items())
     assert found.total.shape == hyper.shape
     assert torch.isfinite(found.total).all()

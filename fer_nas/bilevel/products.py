@@ -1,0 +1,82 @@
+"""Products with the second derivatives of L_train, H = ∂²L_train/∂w² and M = ∂²L_train/∂w∂λ, and w as one vector.
+
+v and q are vectors of w's size: the weights' tensors one behind the other, in the dictionary's order.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from fer_nas.bilevel.protocol import Batch, Params, Task, gradients
+
+
+def flatten(tree: Params) -> Tensor:
+    return torch.cat([tensor.reshape(-1) for tensor in tree.values()])
+
+
+def unflatten(vector: Tensor, like: Params) -> Params:
+    """Views of the vector in the names and shapes of `like`."""
+    pieces = torch.split(vector, [tensor.numel() for tensor in like.values()])
+    return {name: piece.view(w.shape) for (name, w), piece in zip(like.items(), pieces, strict=True)}
+
+
+def outer_gradients(task: Task, weights: Params, hyper: Tensor, batch: Batch) -> tuple[Tensor, Tensor, Tensor]:
+    """(∂L_val/∂w as one vector, ∂L_val/∂λ, L_val) at these weights."""
+    point = hyper.detach().requires_grad_()
+    here = {name: w.detach().requires_grad_() for name, w in weights.items()}
+    loss = task.outer_loss(here, point, batch)
+    slope, (direct,) = gradients(loss, here, point)
+    return flatten(slope), direct, loss.detach()
+
+
+class Curvature:
+    """Exact products at (w, λ) by double backward: one forward and backward pass to begin with, one backward a product.
+
+    The optimizer's weight decay belongs to the inner problem: its loss is L_train + ½·decay·‖w‖².
+    """
+
+    def __init__(self, task: Task, weights: Params, hyper: Tensor, batch: Batch, weight_decay: float = 0.0) -> None:
+        self.weight_decay = weight_decay
+        self._point = hyper.detach().requires_grad_()
+        self._here = {name: w.detach().requires_grad_() for name, w in weights.items()}
+        loss = task.inner_loss(self._here, self._point, batch)
+        slope, _ = gradients(loss, self._here, create_graph=True)
+        self._slope = flatten(slope)
+
+    def _backward(self, v: Tensor, inputs: list[Tensor]) -> list[Tensor]:
+        if not self._slope.requires_grad:  # L_train is linear in w, or does not depend on it
+            return [torch.zeros_like(x) for x in inputs]
+        found = torch.autograd.grad(
+            self._slope, inputs, v, retain_graph=True, allow_unused=True, materialize_grads=True
+        )
+        return list(found)
+
+    def hessian(self, v: Tensor) -> Tensor:
+        """Hv."""
+        found = self._backward(v, list(self._here.values()))
+        return torch.cat([g.reshape(-1) for g in found]) + self.weight_decay * v
+
+    def mixed(self, v: Tensor) -> Tensor:
+        """Mᵀv, of λ's shape."""
+        return self._backward(v, [self._point])[0]
+
+    def both(self, v: Tensor) -> tuple[Tensor, Tensor]:
+        """(Hv, Mᵀv) by one backward pass."""
+        *found, mixed = self._backward(v, [*self._here.values(), self._point])
+        return torch.cat([g.reshape(-1) for g in found]) + self.weight_decay * v, mixed
+
+
+def finite_products(
+    task: Task, weights: Params, hyper: Tensor, batch: Batch, v: Tensor, radius: float, weight_decay: float = 0.0
+) -> tuple[Tensor, Tensor]:
+    """(Hv, Mᵀv) from one pair of gradients at w ± εv, ε = radius/‖v‖₂ (Liu et al. 2019, eq. 8); the error is O(ε²)."""
+    epsilon = radius / v.norm().clamp_min(torch.finfo(v.dtype).tiny ** 0.5)
+    center, point = flatten(weights).detach(), hyper.detach().requires_grad_()
+    found = []
+    for sign in (1.0, -1.0):
+        side = {name: w.requires_grad_() for name, w in unflatten(center + sign * epsilon * v, weights).items()}
+        slope, (over_hyper,) = gradients(task.inner_loss(side, point, batch), side, point)
+        found.append((flatten(slope), over_hyper))
+    (w_plus, h_plus), (w_minus, h_minus) = found
+    return (w_plus - w_minus) / (2 * epsilon) + weight_decay * v, (h_plus - h_minus) / (2 * epsilon)
