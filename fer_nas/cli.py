@@ -19,6 +19,7 @@ from fer_nas.config import (
     DataConfig,
     SearchConfig,
     TrainConfig,
+    TuneConfig,
     build,
     override,
 )
@@ -125,6 +126,30 @@ def train(
         folder, report = run_train(config, find(genotype), out, _notes())
     _print_report(report)
     typer.echo(f"run {folder.path}")
+
+
+@app.command()
+@guarded
+@configured(TuneConfig)
+def tune(
+    settings: dict[str, Any],
+    out: OutOption = None,
+    resume: ResumeOption = None,
+) -> None:
+    """Tune hyperparameters: self-tuning networks against unrolling, random search and Bayesian optimization.
+
+    Every method has the same seconds, images and batches; test images are read once for each method and seed.
+    """
+    from fer_nas.tune.run import resume as resume_tune
+    from fer_nas.tune.run import tune as run_tune
+    from fer_nas.tune.show import show
+
+    if resume is not None:
+        _refuse_with_resume(settings, ("--out", out))
+        folder, found = resume_tune(resume, _notes())
+    else:
+        folder, found = run_tune(override(TuneConfig(), settings), out, _notes())
+    show(found, folder / "tuning.png")
 
 
 def _print_report(report: dict[str, Any]) -> None:

@@ -181,7 +181,9 @@ class TuneConfig:
 
     run: TuneRunConfig = TuneRunConfig()
     data: DataConfig = DataConfig()
-    problem: str = _f("mnist-mlp", "Which network, and how its data are split.", ("mnist-mlp", "fashion-cnn", "fer-cnn"))
+    problem: str = _f(
+        "mnist-mlp", "Which network, and how its data are split.", ("mnist-mlp", "fashion-cnn", "fer-cnn")
+    )
     hyperparameters: str = _f(
         "dropout",
         "What is tuned: dropout (and cutout) rates, continuous (a weight decay for each layer, label smoothing), the "
@@ -199,6 +201,11 @@ class TuneConfig:
     train_steps: int = _f(5, "Steps of the weights before each step of λ.", low=1)
     warmup_epochs: int = _f(5, "First epochs in which λ is frozen.", low=0)
     perturbation: float = _f(1.0, "stn, delta-stn: first standard deviation of λ's perturbation.", low=1e-6)
+    perturb: str = _f(
+        "batch",
+        "stn, delta-stn: another λ for every batch, or for every example, which steadies the gradient and costs more.",
+        ("batch", "example"),
+    )
     entropy_weight: float = _f(1e-3, "stn, delta-stn: weight of the perturbation's entropy.", low=0)
     neumann_terms: int = _f(5, "neumann: terms of the series.", low=1)
     trial_epochs: int = _f(10, "random, bayes: epochs of each training.", low=1)

@@ -45,9 +45,20 @@ def say(console: Console, line: str) -> None:
 
 
 class EpochTable:
-    """columns: metrics key → (heading, format). Use as a context manager; notes go to the console it is given."""
+    """columns: metrics key → (heading, format). words: what an epoch and a step are called.
 
-    def __init__(self, title: str, columns: Columns, epochs: int, steps: int, console: Console) -> None:
+    Use as a context manager; notes go to the console it is given.
+    """
+
+    def __init__(
+        self,
+        title: str,
+        columns: Columns,
+        epochs: int,
+        steps: int,
+        console: Console,
+        words: tuple[str, str] = ("epoch", "step"),
+    ) -> None:
         self.title, self.columns, self.epochs, self.steps, self.console = (
             title,
             columns,
@@ -55,13 +66,14 @@ class EpochTable:
             steps,
             console,
         )
+        self.words = words
         self.rows: list[dict[str, Any]] = []
         self.epoch = 0
         self.live: Live | None = None
         self._last_line = self._started = time.monotonic()
         self._first_step: int | None = None
         self.progress = Progress(
-            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn("steps"),
+            TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TextColumn(words[1] + "s"),
             TimeElapsedColumn(), TextColumn("left"), TimeRemainingColumn(), console=console,
         )  # fmt: skip
         self.task = self.progress.add_task(escape(title), total=epochs * steps)
@@ -104,7 +116,8 @@ class EpochTable:
         elif now - self._last_line >= PLAIN_SECONDS and step < self.steps:
             rate = (now - self._started) / max(1, done - self._first_step)
             left = seconds(rate * (self.epochs * self.steps - done))
-            say(self.console, f"epoch {epoch}/{self.epochs}  step {step}/{self.steps}  left {left}")
+            whole, part = self.words
+            say(self.console, f"{whole} {epoch}/{self.epochs}  {part} {step}/{self.steps}  left {left}")
             self._last_line = now
 
     def add(self, row: dict[str, Any]) -> None:

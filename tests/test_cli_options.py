@@ -24,6 +24,9 @@ OPTIONS = {
     "train": "GENOTYPE --preset --out --resume --nesterov --no-nesterov --warmup-epochs --label-smoothing "
     "--drop-path --dropout --auxiliary --no-auxiliary --auxiliary-weight --ema --progressive --mixed-precision "
     f"--no-mixed-precision --initialize-from {RUN} {DATA} {NETWORK} {SGD} {AUGMENT}",
+    "tune": "--out --resume --methods --budget --clock --seeds --seed --device --threads --problem --hyperparameters "
+    "--width --wrong-labels --batch-size --learning-rate --momentum --hyper-learning-rate --train-steps "
+    f"--warmup-epochs --perturbation --perturb --entropy-weight --neumann-terms --trial-epochs {DATA}",
     "export": "RUN --out --weights",
     "evaluate": f"MODEL --split --weights --json {DATA}",
     "data": f"PATH --sheet --json {DATA}",
