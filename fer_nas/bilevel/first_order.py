@@ -19,7 +19,8 @@ class FirstOrder:
         point = hyper.detach().requires_grad_()
         # Detached weights: no gradient of them is computed, which saves a third of the backward pass.
         loss = task.outer_loss({name: w.detach() for name, w in weights.items()}, point, val)
-        (direct,) = torch.autograd.grad(loss, [point], allow_unused=True)
-        if direct is None:
+        if loss.requires_grad:
+            (direct,) = torch.autograd.grad(loss, [point])
+        else:  # λ has no direct effect on L_val
             direct = torch.zeros_like(point)
         return Hypergradient(direct=direct, response=torch.zeros_like(direct), loss=loss.detach())

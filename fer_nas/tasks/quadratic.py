@@ -16,7 +16,8 @@ class Quadratic:
 
     G, Q (d, d) symmetric positive definite; A, B (d, n); c, t (d,). Without best-response parameters the weights are
     {"w": (d,)}; with them the network's weights are w + V·response, V (d, n) under "w_rescale" as in best-response
-    layers, and `response` is λ (STN) or λ minus the centre (Δ-STN). The "network's outputs" are its weights. Batches are ignored. Implements NetworkTask.
+    layers, and `response` is λ (STN) or λ minus the centre (Δ-STN). The "network's outputs" are its weights. Batches
+    are ignored. Implements NetworkTask.
     """
 
     G: Tensor
