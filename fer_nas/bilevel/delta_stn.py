@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import cast
 
@@ -62,10 +62,16 @@ class DeltaSTN(STN):
         if not self.linearize:
             return task.inner_loss(weights, point, batch, response)
         network = cast(NetworkTask, task)
-        with warnings.catch_warnings():
-            # The first jvp of a process loads rules that torch still compiles by its own deprecated means.
-            warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
-            outputs, change = torch.func.jvp(  # type: ignore[misc]
-                lambda r: network.outputs(weights, point, batch, r), (torch.zeros_like(response),), (response,)
-            )
+        outputs, change = forward_product(
+            lambda r: network.outputs(weights, point, batch, r), torch.zeros_like(response), response
+        )
         return network.inner_criterion(outputs + change, weights, point, batch, response)
+
+
+def forward_product(function: Callable[[Tensor], Tensor], at: Tensor, direction: Tensor) -> tuple[Tensor, Tensor]:
+    """(f(at), ∂f/∂at · direction) in one forward pass; both can be differentiated again."""
+    with warnings.catch_warnings():
+        # The first jvp of a process loads rules that torch still compiles by means it has deprecated (2.14).
+        warnings.filterwarnings("ignore", message=".*torch.jit.script", category=FutureWarning)
+        value, change = torch.func.jvp(function, (at,), (direction,))  # type: ignore[misc]
+    return value, change

@@ -127,11 +127,10 @@ class HyperLayout:
         """Views of the vector, one a part in its shape, still unconstrained; gradients flow through."""
         if vector.shape[-1:] != (self.size,):
             raise InputError(f"a vector of shape {tuple(vector.shape)} for {self.size} hyperparameters")
-        pieces = torch.split(vector, [prod(part.shape) for part in self.typed.values()], dim=-1)
+        shapes = {name: part.shape for name, part in self.typed.items()}
+        pieces = torch.split(vector, [prod(shape) for shape in shapes.values()], dim=-1)
         lead = vector.shape[:-1]
-        return {
-            name: piece.view((*lead, *part.shape)) for (name, part), piece in zip(self.typed.items(), pieces, strict=True)
-        }
+        return {name: piece.view((*lead, *shapes[name])) for name, piece in zip(shapes, pieces, strict=True)}
 
     def values(self, vector: Tensor) -> dict[str, Tensor]:
         """What the parts mean: constrained values by name; gradients flow through."""

@@ -150,10 +150,10 @@ def response_layers(module: nn.Module) -> Iterator[tuple[str, BestResponse]]:
 def with_response(module: nn.Module, weights: Params, response: Tensor | None, *inputs: Any, **keywords: Any) -> Any:
     """module(*inputs) with these weights, all its best-response layers at `response`; None is r = 0.
 
-    response: (n,) for the whole batch, or (B, n), a row per example. A pure function of its arguments: it composes
-    with torch.func (jvp, vjp, functional_call's rules for tied weights) and has derivatives of any order.
+    response: (n,) for the whole batch, or (B, n), a row per example. Weights that are tied need one name. A pure
+    function of its arguments: it composes with torch.func and has derivatives of any order.
     """
-    given = dict(weights)
+    given = _one_name_a_slot(module, weights)
     if response is not None:
         for name, layer in response_layers(module):
             if response.shape[-1] != layer.response_size or response.dim() not in (1, 2):
@@ -162,7 +162,30 @@ def with_response(module: nn.Module, weights: Params, response: Tensor | None, *
                     f"give ({layer.response_size},), or (B, {layer.response_size}) for one per example"
                 )
             given[f"{name}.response" if name else "response"] = response[..., layer.reads]
-    return functional_call(module, given, inputs, keywords)
+    return functional_call(module, given, inputs, keywords, tie_weights=False)
+
+
+def _one_name_a_slot(module: nn.Module, weights: Params) -> Params:
+    """The weights under every name that a tied tensor has, and a module that stands in several places under one.
+
+    functional_call's own rule for ties leaves such a module with the given weights (pytorch issue 164759, torch 2.14).
+    """
+    first: dict[nn.Module, str] = {}
+    prefix = {path: first.setdefault(m, path) for path, m in module.named_modules(remove_duplicate=False)}
+    given = {}
+    for name, w in weights.items():
+        path, _, leaf = name.rpartition(".")
+        path = prefix.get(path, path)
+        given[f"{path}.{leaf}" if path else leaf] = w
+    names: dict[Tensor, list[str]] = {}
+    for m, path in first.items():
+        for leaf, tensor in m.named_parameters(recurse=False):
+            names.setdefault(tensor, []).append(f"{path}.{leaf}" if path else leaf)
+    for group in names.values():
+        value = next((given[name] for name in group if name in given), None)
+        if len(group) > 1 and value is not None:
+            given |= {name: given.get(name, value) for name in group}
+    return given
 
 
 def split_weights(weights: Params) -> tuple[Params, Params]:
@@ -171,19 +194,26 @@ def split_weights(weights: Params) -> tuple[Params, Params]:
     return {name: w for name, w in weights.items() if name not in response}, response
 
 
-def plain_weights(module: nn.Module, weights: Params, response: Tensor) -> Params:
+class _Reader(nn.Module):
+    """Calls nothing; gives W(r), b(r) of the best-response layers by their plain names."""
+
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = module
+
+    def forward(self) -> Params:
+        found = {}
+        for name, layer in response_layers(self.module):
+            for kind, value in (("weight", layer.weight), ("bias", layer.bias)):
+                if value is not None:
+                    found[f"{name}.{kind}" if name else kind] = value
+        return found
+
+
+def plain_weights(module: nn.Module, weights: Params, response: Tensor | None) -> Params:
     """The plain network's weights at r (n,), by the plain names, differentiable: what a weight decay punishes."""
-    found = {name: w for name, w in split_weights(weights)[0].items() if not name.endswith("_elem")}
-    for prefix, layer in response_layers(module):
-        dot = f"{prefix}." if prefix else ""
-        here = {leaf: weights[dot + leaf] for leaf, _ in layer.named_parameters(recurse=False)}
-        for kind in ("weight", "bias"):
-            if f"{kind}_elem" not in here:
-                continue
-            elem = here[f"{kind}_elem"]
-            scale = here[f"{kind}_rescale"] @ response[layer.reads]
-            found[dot + kind] = torch.addcmul(elem, scale.view(-1, *[1] * (elem.dim() - 1)), here[f"{kind}_hyper"])
-    return found
+    rest = {name: w for name, w in split_weights(weights)[0].items() if not name.endswith("_elem")}
+    return rest | with_response(_Reader(module), {f"module.{name}": w for name, w in weights.items()}, response)
 
 
 def folded(module: nn.Module, response: Tensor | None = None) -> nn.Module:
