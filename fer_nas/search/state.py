@@ -1,4 +1,4 @@
-"""All that changes during a search, and what is read off it."""
+"""What a search learns, and what is read off it."""
 
 from __future__ import annotations
 
@@ -23,17 +23,21 @@ ARCH_BETAS = (0.5, 0.999)  # Liu et al. 2019
 
 @dataclass
 class State:
-    """All that changes during a search; `checkpoint` and `restore` are each other's inverse."""
+    """What a search learns; `checkpoint` and `restore` are each other's inverse."""
 
     task: CellSearch
     arch: Tensor
     weights_optimizer: torch.optim.SGD
     arch_optimizer: torch.optim.Adam
-    epoch: int = 1  # the one being run, from 1
-    step: int = 0  # its finished steps
-    loss_sum: float = 0.0
-    seconds: float = 0.0  # spent so far in this epoch
-    seconds_before: float = 0.0  # spent in the epochs before it
+
+    @property
+    def learning_rate(self) -> float:
+        """Of the weights, now."""
+        return self.weights_optimizer.param_groups[0]["lr"]
+
+    def set_learning_rate(self, value: float) -> None:
+        for group in self.weights_optimizer.param_groups:
+            group["lr"] = value
 
     def checkpoint(self) -> dict[str, Any]:
         return {
@@ -42,7 +46,6 @@ class State:
             "arch": self.arch.detach(),
             "weights_optimizer": self.weights_optimizer.state_dict(),
             "arch_optimizer": self.arch_optimizer.state_dict(),
-            "progress": [self.epoch, self.step, self.loss_sum, self.seconds, self.seconds_before],
         }
 
     def restore(self, saved: dict[str, Any], where: Path) -> None:
@@ -54,7 +57,6 @@ class State:
                 self.arch.copy_(saved["arch"])
             self.weights_optimizer.load_state_dict(saved["weights_optimizer"])
             self.arch_optimizer.load_state_dict(saved["arch_optimizer"])
-            self.epoch, self.step, self.loss_sum, self.seconds, self.seconds_before = saved["progress"]
 
 
 def build(config: SearchConfig, dataset: DataSet, device: torch.device) -> State:

@@ -5,8 +5,7 @@ The validation split chooses the epoch; the test split is read once, at the end,
 
 from __future__ import annotations
 
-import time
-from itertools import islice
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -18,13 +17,11 @@ import fer_nas
 from fer_nas.artifacts import GenotypeFile, RunFolder, read_json, write_json
 from fer_nas.config import TrainConfig, to_dict
 from fer_nas.data import batches
-from fer_nas.data.load import load
 from fer_nas.data.split import DataSet
 from fer_nas.errors import FerNasError, InputError
-from fer_nas.progress import Columns, EpochTable, number, percent, say, seconds
+from fer_nas.loop import EpochLoop, prepare, prepare_again
+from fer_nas.progress import Columns, number, percent, say, seconds
 from fer_nas.runtime import (
-    Interrupted,
-    StopFlag,
     choose_device,
     cosine,
     describe_device,
@@ -45,7 +42,6 @@ from fer_nas.train.result import predict, write_result
 from fer_nas.train.spec import NetworkSpec, read_run, save_weights, start_from
 
 PROGRESSIVE_UNTIL = 0.8  # share of the epochs after which images have their full size
-PROGRESS = ("epoch", "step", "loss_sum", "seconds", "best_epoch", "best_accuracy")
 COLUMNS: Columns = {
     "epoch": ("epoch", str),
     "train_loss": ("train loss", number),
@@ -57,8 +53,11 @@ COLUMNS: Columns = {
 }
 
 
-class Training:
-    """One training run in its folder."""
+class Training(EpochLoop):
+    """One training."""
+
+    command = "train"
+    columns = COLUMNS
 
     def __init__(
         self, config: TrainConfig, spec: NetworkSpec, folder: RunFolder, dataset: DataSet, console: Console
@@ -71,11 +70,13 @@ class Training:
             raise InputError(f"{config.data.data}: {len(dataset.train)} training image; at least 2 are needed")
         if config.nesterov and not config.momentum:
             raise InputError("--momentum is 0; Nesterov momentum needs some, or leave it off with --no-nesterov")
-        self.config, self.spec, self.folder, self.dataset, self.console = config, spec, folder, dataset, console
-        self.device = choose_device(config.run.device)
-        self.train_split = dataset.train.to(self.device)
-        self.val_split = dataset.splits["val"].to(self.device)
-        self.steps = batches.steps(len(self.train_split), config.run.batch_size)
+        self.config, self.spec, self.dataset = config, spec, dataset
+        device = choose_device(config.run.device)
+        self.train_split = dataset.train.to(device)
+        self.val_split = dataset.splits["val"].to(device)
+        super().__init__(
+            config.run, folder, console, device, batches.steps(len(self.train_split), config.run.batch_size)
+        )
         torch.manual_seed(config.run.seed)
         self.network = spec.build(config)
         if config.recipe.initialize_from and not (folder / "checkpoint.pt").exists():
@@ -90,7 +91,6 @@ class Training:
             nesterov=config.nesterov,
         )
         self.half = self.device.type == "cuda" and config.recipe.mixed_precision
-        self.epoch, self.step, self.loss_sum, self.seconds = 1, 0, 0.0, 0.0
         self.best_epoch, self.best_accuracy = 0, -1.0
 
     @property
@@ -108,7 +108,7 @@ class Training:
                 "average_steps": self.average.steps if self.average else 0,
                 "optimizer": self.optimizer.state_dict(),
                 "random": global_random_state(self.device),
-                "progress": [getattr(self, name) for name in PROGRESS],
+                "progress": [*self.progress(), self.best_epoch, self.best_accuracy],
             },
         )
 
@@ -126,8 +126,8 @@ class Training:
                     self.average.steps = saved["average_steps"]
                 self.optimizer.load_state_dict(saved["optimizer"])
                 restore_random_state(saved["random"], self.device)
-                for name, value in zip(PROGRESS, saved["progress"], strict=True):
-                    setattr(self, name, value)
+                *progress, self.best_epoch, self.best_accuracy = saved["progress"]
+                self.set_progress(*progress)
         self.folder.keep_epochs(self.epoch - 1)
 
     def learning_rate(self) -> float:
@@ -145,8 +145,8 @@ class Training:
         share = min(1.0, start + (1 - start) * rise)
         return full if share == 1.0 else max(2, 2 * round(share * full / 2))
 
-    def one_step(self, images: Tensor, targets: Tensor) -> Tensor:
-        recipe = self.config.recipe
+    def one_step(self, batch: Any) -> Tensor:
+        (images, targets), recipe = batch, self.config.recipe
         for group in self.optimizer.param_groups:
             group["lr"] = self.learning_rate()
         size = self.training_size()
@@ -167,34 +167,24 @@ class Training:
             self.average.update(self.network)
         return loss.detach()
 
-    def one_epoch(self, table: EpochTable, stop: StopFlag) -> None:
+    @property
+    def title(self) -> str:
+        return f"{self.spec.genotype_name} on {self.spec.dataset}, {describe_device(self.device)}"
+
+    def start_epoch(self) -> Iterator[Any]:
         run = self.config.run
         self.network.train()
         self.network.drop_path_probability = self.config.recipe.drop_path * (self.epoch - 1) / run.epochs
         if self.step == 0:
             torch.manual_seed(generator(run.seed, self.epoch, "dropout").initial_seed())
-        images = batches.epoch(
+        return batches.epoch(
             self.train_split,
             run.batch_size,
             generator=generator(run.seed, self.epoch, "train"),
             augment=self.config.augment,
         )
-        started, before = time.monotonic(), self.seconds
-        for batch in islice(images, self.step, self.steps):
-            self.loss_sum += self.one_step(*batch).item()
-            require_finite(self.loss_sum, f"epoch {self.epoch}, step {self.step + 1}")
-            self.step += 1
-            self.seconds = before + time.monotonic() - started
-            table.step(self.epoch, self.step)
-            if stop.signal is not None and self.step < self.steps:
-                self.interrupt(stop.signal)
 
-    def interrupt(self, signal_number: int) -> None:
-        self.save()
-        raise Interrupted(signal_number, f'stopped; go on with: fer-nas train --resume "{self.folder.path}"')
-
-    def finish_epoch(self, table: EpochTable) -> None:
-        started = time.monotonic()
+    def row(self) -> dict[str, Any]:
         logits = predict(self.evaluated, self.val_split)
         loss = soft_cross_entropy(logits, self.val_split.targets).item()
         require_finite(loss, f"epoch {self.epoch}, validation")
@@ -202,38 +192,19 @@ class Training:
         if accuracy > self.best_accuracy:
             self.best_epoch, self.best_accuracy = self.epoch, accuracy
             save_weights(self.evaluated, self.folder / "best.safetensors")
-        row = {
-            "epoch": self.epoch,
-            "train_loss": self.loss_sum / self.steps,
+        if self.epoch == self.config.run.epochs:
+            save_weights(self.evaluated, self.folder / "last.safetensors")
+        return {
             "val_loss": loss,
             "val_accuracy": accuracy,
             "best_accuracy": self.best_accuracy,
             "best_epoch": self.best_epoch,
             "learning_rate": self.optimizer.param_groups[0]["lr"],
-            "seconds": self.seconds + time.monotonic() - started,
             "peak_memory_mib": peak_memory_mib(self.device),
         }
-        self.folder.append_metrics(row)
-        table.add(row)
-        self.epoch, self.step, self.loss_sum, self.seconds = self.epoch + 1, 0, 0.0, 0.0
-        if self.epoch > self.config.run.epochs:
-            save_weights(self.evaluated, self.folder / "last.safetensors")
-        self.save()
 
     def run(self) -> dict[str, Any]:
-        run = self.config.run
-        title = f"{self.spec.genotype_name} on {self.spec.dataset}, {describe_device(self.device)}"
-        with (
-            enough_memory(),
-            StopFlag.watch() as stop,
-            EpochTable(title, COLUMNS, run.epochs, self.steps, self.console) as table,
-        ):
-            table.rows.extend(self.folder.metrics())
-            while self.epoch <= run.epochs:
-                self.one_epoch(table, stop)
-                self.finish_epoch(table)
-                if stop.signal is not None and self.epoch <= run.epochs:
-                    self.interrupt(stop.signal)
+        self.run_epochs()
         if (self.folder / "test.json").exists():  # a finished run that was resumed
             return read_json(self.folder / "test.json", "test result")
         chosen = {
@@ -249,14 +220,7 @@ def train(
     config: TrainConfig, genotype: GenotypeFile, out: Path | None, console: Console
 ) -> tuple[RunFolder, dict[str, Any]]:
     """A new training in a new folder; returns the folder and what test.json holds."""
-    choose_device(config.run.device)
-    RunFolder.refuse_used(out)
-    if config.run.threads:
-        torch.set_num_threads(config.run.threads)
-    say(console, f"reading {config.data.data}")
-    dataset = load(config.data, seed=config.run.seed)
-    for note in dataset.notes:
-        say(console, f"note: {note}")
+    dataset = prepare(config.run, config.data, out, console)
     mean, std = dataset.train.channel_statistics()
     spec = NetworkSpec(
         genotype=genotype.genotype,
@@ -287,12 +251,7 @@ def resume(path: Path, console: Console) -> tuple[RunFolder, dict[str, Any]]:
     """Go on with a training from its last checkpoint; a finished one only reports again."""
     folder = RunFolder.open(path)
     config, spec = read_run(folder)
-    if config.run.threads:
-        torch.set_num_threads(config.run.threads)
-    try:
-        dataset = load(config.data, seed=config.run.seed)
-    except InputError as error:
-        raise InputError(f"{path} cannot go on without the images it was started with: {error}") from None
+    dataset = prepare_again(path, config.run, config.data)
     if (dataset.classes, dataset.image_size, dataset.channels) != (spec.classes, spec.input_size, spec.channels):
         raise InputError(f"{path} cannot go on: {config.data.data} has other classes or another image size than before")
     with enough_memory():

@@ -98,11 +98,9 @@ def test_warm_up_leaves_arch_as_it_is(
     cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, searched: Searched
 ) -> None:
     seen = []
-    finish = module.Search.finish_epoch
+    row = module.Search.row
     monkeypatch.setattr(
-        module.Search,
-        "finish_epoch",
-        lambda self, table: (seen.append(self.state.arch.detach().clone()), finish(self, table))[1],
+        module.Search, "row", lambda self: (seen.append(self.state.arch.detach().clone()), row(self))[1]
     )
     searched(cases / "fer.csv", tmp_path / "run", epochs=2, warmup_epochs=1)
     assert torch.equal(seen[0], start_like(seen[0])), "epoch 1 is the warm-up"
@@ -129,7 +127,7 @@ def test_distributions_as_targets(tmp_path: Path, monkeypatch: pytest.MonkeyPatc
         )
 
     faces = DataSet(name="votes", classes=tuple("abcdefgh"), splits={"train": split(24), "val": split(9)})
-    monkeypatch.setattr(module, "load", lambda config, seed: faces)
+    monkeypatch.setattr("fer_nas.loop.load", lambda config, seed: faces)
     run = searched(tmp_path, tmp_path / "run", epochs=1, method="darts-2nd")
     (row,) = run.metrics()
     assert math.isfinite(row["train_loss"]) and row["val_loss"] > math.log(8) - 0.1, "cannot beat the entropy of votes"

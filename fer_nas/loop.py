@@ -1,0 +1,144 @@
+"""What a search and a training share: epochs of steps, their table and checkpoints, and a stop that loses nothing."""
+
+from __future__ import annotations
+
+import time
+from abc import ABC, abstractmethod
+from collections.abc import Iterator
+from itertools import islice
+from pathlib import Path
+from typing import Any, ClassVar
+
+import torch
+from rich.console import Console
+from torch import Tensor
+
+from fer_nas.artifacts import RunFolder
+from fer_nas.config import DataConfig, RunConfig
+from fer_nas.data.load import load
+from fer_nas.data.split import DataSet
+from fer_nas.errors import InputError
+from fer_nas.progress import Columns, EpochTable, say
+from fer_nas.runtime import Interrupted, StopFlag, choose_device, enough_memory, require_finite
+
+CHECK_EVERY = 50  # steps between two looks at the loss on a GPU, where each look waits for all work before it
+
+
+def prepare(run: RunConfig, data: DataConfig, out: Path | None, console: Console) -> DataSet:
+    """What a new run needs before it can have its folder; whatever is wrong is said before anything slow is done."""
+    choose_device(run.device)
+    RunFolder.refuse_used(out)
+    if run.threads:
+        torch.set_num_threads(run.threads)
+    say(console, f"reading {data.data}")
+    dataset = load(data, seed=run.seed)
+    for note in dataset.notes:
+        say(console, f"note: {note}")
+    return dataset
+
+
+def prepare_again(path: Path, run: RunConfig, data: DataConfig) -> DataSet:
+    """The same for a run that goes on."""
+    if run.threads:
+        torch.set_num_threads(run.threads)
+    try:
+        return load(data, seed=run.seed)
+    except InputError as error:
+        raise InputError(f"{path} cannot go on without the images it was started with: {error}") from None
+
+
+class EpochLoop(ABC):
+    """A run in its folder; a kind of run is a subclass.
+
+    `progress` holds what is put into a checkpoint beside weights and optimizers: a resumed run starts at `epoch`, after
+    its first `step` steps, and its batches come from generators seeded by (seed, epoch, purpose).
+    """
+
+    command: ClassVar[str]
+    columns: ClassVar[Columns]
+
+    def __init__(self, run: RunConfig, folder: RunFolder, console: Console, device: torch.device, steps: int) -> None:
+        self.settings, self.folder, self.console, self.device, self.steps = run, folder, console, device, steps
+        self.epoch, self.step, self.seconds = 1, 0, 0.0
+        self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
+
+    @property
+    @abstractmethod
+    def title(self) -> str:
+        """Stands over the table of epochs."""
+
+    @abstractmethod
+    def start_epoch(self) -> Iterator[Any]:
+        """The epoch's batches, from its first one."""
+
+    @abstractmethod
+    def one_step(self, batch: Any) -> Tensor:
+        """The training loss of one step, a scalar on the device."""
+
+    @abstractmethod
+    def row(self) -> dict[str, Any]:
+        """The epoch's figures for metrics.jsonl, but for those that every kind of run has."""
+
+    @abstractmethod
+    def save(self) -> None:
+        """Write the checkpoint."""
+
+    def progress(self) -> list[Any]:
+        return [self.epoch, self.step, self.loss_sum.item(), self.seconds]
+
+    def set_progress(self, epoch: int, step: int, loss_sum: float, seconds: float) -> None:
+        self.epoch, self.step, self.seconds = epoch, step, seconds
+        self.loss_sum.fill_(loss_sum)
+
+    def one_epoch(self, table: EpochTable, stop: StopFlag) -> None:
+        """The steps that are left of the current epoch."""
+        batches = self.start_epoch()
+        started, before = time.monotonic(), self.seconds
+        for batch in islice(batches, self.step, self.steps):
+            self.loss_sum += self.one_step(batch)
+            self.step += 1
+            if self.device.type == "cpu" or self.step % CHECK_EVERY == 0:
+                self.require_finite_loss()
+            self.seconds = before + time.monotonic() - started
+            table.step(self.epoch, self.step)
+            if stop.signal is not None and self.step < self.steps:
+                self.interrupt(stop.signal)
+
+    def require_finite_loss(self) -> float:
+        total = self.loss_sum.item()
+        require_finite(total, f"epoch {self.epoch}, step {self.step}")
+        return total
+
+    def interrupt(self, signal_number: int) -> None:
+        self.save()
+        raise Interrupted(signal_number, f'stopped; go on with: fer-nas {self.command} --resume "{self.folder.path}"')
+
+    def finish_epoch(self, table: EpochTable) -> None:
+        """Record the epoch, move on, checkpoint."""
+        started = time.monotonic()
+        loss = self.require_finite_loss() / self.steps
+        row = {"epoch": self.epoch, "train_loss": loss} | self.row()
+        row["seconds"] = self.seconds + time.monotonic() - started
+        self.wrap_up(row)
+        self.folder.append_metrics(row)
+        table.add(row)
+        self.set_progress(self.epoch + 1, 0, 0.0, 0.0)
+        self.save()
+
+    def wrap_up(self, row: dict[str, Any]) -> None:  # noqa: B027
+        """Write what else the epoch leaves behind; its row may be added to."""
+
+    def run_epochs(self) -> None:
+        """From where the run stands to its last epoch."""
+        epochs = self.settings.epochs
+        with (
+            enough_memory(),
+            StopFlag.watch() as stop,
+            EpochTable(self.title, self.columns, epochs, self.steps, self.console) as table,
+        ):
+            table.rows.extend(self.folder.metrics())
+            while self.epoch <= epochs:
+                self.one_epoch(table, stop)
+                self.finish_epoch(table)
+                if stop.signal is not None and self.epoch <= epochs:
+                    self.interrupt(stop.signal)
