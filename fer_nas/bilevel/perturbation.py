@@ -75,15 +75,23 @@ class Perturbation:
         return softplus(self.free)
 
     def draws(self, hyper: Tensor, batch: Batch) -> Iterator[Tensor]:
-        """ε of shape (n,), or (B, n) per example; and −ε after it where they come in pairs."""
+        """ε of shape (n,), or (B, n) per example; and −ε after it where they come in pairs.
+
+        What is drawn from torch's global generator after ε, such as dropout masks, is drawn again after −ε.
+        """
         sigma = self.sigma(hyper)
         shape = hyper.shape if self.per == "batch" else (batch_size(batch), *hyper.shape)
         # On the CPU, so that one seed gives one search on every device.
         noise = torch.randn(shape, generator=self.generator, dtype=hyper.dtype)
         epsilon = sigma * noise.to(hyper.device)
+        if not self.pairs:
+            yield epsilon
+            return
+        device = torch.cuda if hyper.is_cuda else torch
+        state = device.get_rng_state()
         yield epsilon
-        if self.pairs:
-            yield -epsilon
+        device.set_rng_state(state)
+        yield -epsilon
 
     @property
     def count(self) -> int:
