@@ -105,6 +105,11 @@ class STN:
             # Two leaves of one value: what λ does by itself, and what it does through the weights.
             point, through = ((center + epsilon).requires_grad_() for _ in range(2))
             loss = task.outer_loss(here, point, val, self.respond(through, center))
+            if not loss.requires_grad:
+                raise InputError(
+                    f"L_val of {type(task).__name__} reads neither λ nor the response; hand the response to the "
+                    "network by fer_nas.bilevel.response.with_response"
+                )
             _, found = gradients(loss, {}, point, through)
             direct += rows_summed(found[0], center) / count
             response += rows_summed(found[1], center) / count

@@ -1,0 +1,315 @@
+"""STN and Δ-STN: hypergradients against closed forms, steps against torch's optimizers, state, errors."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from fer_nas.bilevel.adam import Adam
+from fer_nas.bilevel.delta_stn import DeltaSTN
+from fer_nas.bilevel.perturbation import Perturbation
+from fer_nas.bilevel.protocol import Hypergradient, InnerStep, Params, descend
+from fer_nas.bilevel.response import best_response, split_weights, with_response
+from fer_nas.bilevel.stn import STN
+from fer_nas.errors import FerNasError, InputError
+from fer_nas.tasks.quadratic import Quadratic, random_quadratic
+
+DOUBLE = torch.float64
+
+
+def still(**knobs: Any) -> Perturbation:
+    return Perturbation(learn=False, **knobs)
+
+
+METHODS: dict[str, tuple[Callable[..., STN], float, int]] = {  # with an inner rate that is stable, and steps enough
+    "stn": (STN, 0.1, 900),
+    "stn in pairs": (lambda **knobs: STN(**knobs | {"perturbation": still(scale=0.5, pairs=True)}), 0.1, 600),
+    "delta-stn": (DeltaSTN, 0.2, 200),
+    "delta-stn, plain forward": (lambda **knobs: DeltaSTN(linearize=False, **knobs), 0.2, 200),
+}
+
+
+def quadratic(seed: int, **knobs: bool) -> tuple[Quadratic, Tensor, Params]:
+    generator = torch.Generator().manual_seed(seed)
+    problem = random_quadratic(generator, condition=4.0, hypers=6, **knobs)
+    hyper = torch.randn(6, generator=generator, dtype=DOUBLE)
+    return problem, hyper, problem.initial_weights(generator, best_response=True)
+
+
+def relative(found: Tensor, truth: Tensor) -> float:
+    return ((found - truth).norm() / truth.norm()).item()
+
+
+@pytest.mark.parametrize("name", METHODS)
+def test_hypergradient_after_convergence(name: str) -> None:
+    """20 weights, the inner problem solved by the method's own steps; direct, response and total within 5e-2."""
+    make, rate, steps = METHODS[name]
+    problem, hyper, weights = quadratic(0)
+    method = make(perturbation=still(scale=0.5), outer_noise=False)
+    weights, step = method.fit(problem, weights, hyper, [None] * steps, InnerStep(learning_rate=rate, momentum=0.5))
+    found = method.hypergradient(problem, weights, hyper, None, None, step)
+    direct, response = problem.hypergradient(hyper)
+    errors = [
+        relative(*pair)
+        for pair in ((found.direct, direct), (found.response, response), (found.total, direct + response))
+    ]
+    assert max(errors) < (5e-2 if name[:3] == "stn" else 5e-3), f"direct, response, total: {errors}"
+    assert relative(torch.zeros_like(response), direct + response) > 0.5, "the response takes no part in this test"
+
+
+@pytest.mark.parametrize("make", [STN, DeltaSTN], ids=["stn", "delta-stn"])
+def test_each_path_reaches_hyper_alone(make: Callable[..., STN]) -> None:
+    """V = 0: the response is exactly zero and the direct term is not. No direct effect: the reverse."""
+    method = make(perturbation=still(), outer_noise=False)
+    problem, hyper, weights = quadratic(1, coupled=False)
+    found = method.hypergradient(problem, weights, hyper, None, None, InnerStep(learning_rate=0.1))
+    assert not found.response.any()
+    torch.testing.assert_close(found.direct, problem.direct(weights["w"], hyper))
+    assert found.direct.norm() > 0.1
+
+    problem, hyper, weights = quadratic(1, direct=False)
+    weights["w_rescale"] = problem.response_matrix()
+    found = method.hypergradient(problem, weights, hyper, None, None, InnerStep(learning_rate=0.1))
+    assert not found.direct.any()
+    w = weights["w"] + (weights["w_rescale"] @ hyper if make is STN else 0)
+    torch.testing.assert_close(found.response, weights["w_rescale"].T @ problem.slope(w, hyper))
+    assert found.response.norm() > 0.1
+
+
+def test_stn_steps_are_sgd_on_all_of_phi() -> None:
+    problem, hyper, weights = quadratic(2)
+    method = STN(perturbation=still(scale=0.3, seed=5))
+    fitted, step = method.fit(problem, weights, hyper, [None] * 4, InnerStep(learning_rate=0.03, momentum=0.9))
+    fitted, step = method.fit(problem, fitted, hyper, [None] * 2, step)
+
+    leaves = {name: w.clone().requires_grad_() for name, w in weights.items()}
+    optimizer = torch.optim.SGD(leaves.values(), lr=0.03, momentum=0.9)
+    noise = still(scale=0.3, seed=5)
+    for _ in range(6):
+        point = hyper + next(noise.draws(hyper, None))
+        optimizer.zero_grad()
+        problem.inner_loss(leaves, point, None, point).backward()
+        optimizer.step()
+    for name, leaf in leaves.items():
+        torch.testing.assert_close(fitted[name], leaf)
+    assert set(step.velocity) == set(weights) and not step.velocity["w"].equal(torch.zeros(20, dtype=DOUBLE))
+
+
+def test_delta_stn_trains_the_general_weights_as_a_plain_network() -> None:
+    problem, hyper, weights = quadratic(3)
+    step = InnerStep(learning_rate=0.05, momentum=0.9, weight_decay=0.1)
+    plain, _ = descend(problem, {"w": weights["w"]}, hyper, [None] * 5, step)
+    fitted, _ = DeltaSTN(perturbation=still()).fit(problem, weights, hyper, [None] * 5, step)
+    torch.testing.assert_close(fitted["w"], plain["w"], rtol=0, atol=0)
+    assert fitted["w_rescale"].any()
+
+
+def test_adam_is_torchs() -> None:
+    torch.manual_seed(0)
+    weights = {"a": torch.randn(3, 2, dtype=DOUBLE), "b": torch.randn(4, dtype=DOUBLE)}
+    leaves = [w.clone().requires_grad_() for w in weights.values()]
+    ours, theirs = Adam(rate=0.01), torch.optim.Adam(leaves, lr=0.01)
+    for _ in range(6):
+        slope = {name: torch.randn_like(w) for name, w in weights.items()}
+        weights = ours.take(weights, slope)
+        for leaf, g in zip(leaves, slope.values(), strict=True):
+            leaf.grad = g
+        theirs.step()
+    for w, leaf in zip(weights.values(), leaves, strict=True):
+        torch.testing.assert_close(w, leaf)
+
+
+@dataclass
+class Classes:
+    """A small network: λ₁ scales the input (data path), λ is what the layers respond to. A batch is (x, classes)."""
+
+    network: nn.Module
+
+    def outputs(self, weights: Params, hyper: Tensor, batch: Any, response: Tensor | None = None) -> Tensor:
+        return with_response(self.network, weights, response, batch[0] * torch.exp(hyper[..., 0]).view(-1, 1, 1, 1))
+
+    def inner_criterion(
+        self, outputs: Tensor, weights: Params, hyper: Tensor, batch: Any, response: Tensor | None = None
+    ) -> Tensor:
+        return nn.functional.cross_entropy(outputs, batch[1])
+
+    def inner_loss(self, weights: Params, hyper: Tensor, batch: Any, response: Tensor | None = None) -> Tensor:
+        return self.inner_criterion(self.outputs(weights, hyper, batch, response), weights, hyper, batch, response)
+
+    outer_loss = inner_loss
+
+
+def classes(seed: int) -> tuple[Classes, Params, Tensor, tuple[Tensor, Tensor]]:
+    """V, C ~ N(0, 1), so that the response is large; float64."""
+    torch.manual_seed(seed)
+    net = nn.Sequential(nn.Conv2d(1, 3, 3), nn.Tanh(), nn.Flatten(), nn.Linear(27, 4)).double()
+    tuned = best_response(net, 2, rescale_std=1.0)
+    weights = {name: p.detach() for name, p in tuned.named_parameters()}
+    batch = torch.randn(6, 1, 5, 5, dtype=DOUBLE), torch.randint(0, 4, (6,))
+    return Classes(tuned), weights, 0.3 * torch.randn(2, dtype=DOUBLE), batch
+
+
+def test_the_linearized_loss() -> None:
+    """f + J·r by central differences, its data path at λ+ε; and its gradient reaches V and W_hyper only."""
+    task, weights, hyper, batch = classes(0)
+    method, point = DeltaSTN(), hyper + torch.tensor([0.2, -0.4], dtype=DOUBLE)
+    response = point - hyper
+    f = [task.outputs(weights, point, batch, s * response) for s in (0.0, 1e-5, -1e-5)]
+    wanted = nn.functional.cross_entropy(f[0] + (f[1] - f[2]) / 2e-5, batch[1])
+    found = method.inner_loss(task, weights, point, hyper, batch)
+    torch.testing.assert_close(found, wanted, rtol=1e-7, atol=1e-9)
+    plain = DeltaSTN(linearize=False).inner_loss(task, weights, point, hyper, batch)
+    assert abs(plain - wanted) > 1e-3, "the network is so linear that this test shows nothing"
+
+    learned = split_weights(weights)[1]
+    slope, _ = DeltaSTN(perturbation=still(scale=0.3, seed=1)).perturbed_slope(task, weights, learned, hyper, batch)
+    epsilon = next(still(scale=0.3, seed=1).draws(hyper, batch))
+    for name in learned:
+        direction = torch.randn_like(weights[name])
+        sides = [
+            method.inner_loss(task, weights | {name: weights[name] + s * direction}, hyper + epsilon, hyper, batch)
+            for s in (1e-6, -1e-6)
+        ]
+        numeric = ((sides[0] - sides[1]) / 2e-6).item()
+        assert (slope[name] * direction).sum().item() == pytest.approx(numeric, rel=1e-5, abs=1e-8)
+
+
+@pytest.mark.parametrize("make", [STN, DeltaSTN], ids=["stn", "delta-stn"])
+def test_per_example_is_the_mean_of_single_examples(make: Callable[..., STN]) -> None:
+    task, weights, hyper, batch = classes(1)
+    step = InnerStep(learning_rate=0.1)
+    together = make(perturbation=still(per="example", scale=0.5)).hypergradient(task, weights, hyper, None, batch, step)
+
+    class Given(Perturbation):
+        """Deals out the rows that a perturbation per example draws."""
+
+        def draws(self, hyper: Tensor, batch: Any) -> Any:
+            yield rows.pop(0)
+
+    rows = list(next(still(per="example", scale=0.5).draws(hyper, batch)))
+    method = make(perturbation=Given(learn=False))
+    singles: list[Hypergradient] = [
+        method.hypergradient(task, weights, hyper, None, (batch[0][i : i + 1], batch[1][i : i + 1]), step)
+        for i in range(6)
+    ]
+    for part in ("direct", "response", "loss"):
+        mean = torch.stack([getattr(single, part) for single in singles]).mean(0)
+        torch.testing.assert_close(getattr(together, part), mean)
+        assert mean.abs().max() > 1e-3
+    fitted, _ = make(perturbation=still(per="example")).fit(task, weights, hyper, [batch], step)
+    assert all(not fitted[name].equal(w) for name, w in weights.items())
+
+
+@pytest.mark.parametrize("per", ["batch", "example"])
+def test_sigma_learns_from_both_paths(per: str) -> None:
+    """The slope handed to σ is ∂L_val(λ + σz, w_φ(λ + σz))/∂σ by autograd."""
+    seen: list[Tensor] = []
+
+    class Listening(Perturbation):
+        def learn_from(self, slope: Tensor) -> None:
+            seen.append(slope)
+            super().learn_from(slope)
+
+    task, weights, hyper, batch = classes(2)
+    method = STN(perturbation=Listening(scale=0.4, per=per, seed=7))
+    method.hypergradient(task, weights, hyper, None, batch, InnerStep(learning_rate=0.1))
+    z = next(still(scale=0.4, per=per, seed=7).draws(hyper, batch)) / 0.4
+    sigma = torch.full((2,), 0.4, dtype=DOUBLE, requires_grad=True)
+    point = hyper + sigma * z
+    task.outer_loss(weights, point, batch, point).backward()
+    torch.testing.assert_close(seen[0], sigma.grad)
+    assert (method.perturbation.sigma(hyper) != 0.4).all()
+
+
+def test_features_are_what_the_layers_read() -> None:
+    """A softmax of λ does not see a shift, so neither does the response; Δ-STN reads its distance from the centre."""
+    task, weights, hyper, batch = classes(3)
+    step = InnerStep(learning_rate=0.1)
+    for make in (STN, DeltaSTN):
+        method = make(perturbation=still(), outer_noise=False, features=lambda h: 8 * h.softmax(-1))
+        found = method.hypergradient(task, weights, hyper, None, batch, step)
+        assert abs(found.response.sum()) < 1e-12 < found.response.norm()
+    assert method.respond(hyper + 1, hyper).abs().max() < 1e-12
+    fitted, _ = method.fit(task, weights, hyper, [batch], step)
+    assert not fitted["0.weight_rescale"].equal(weights["0.weight_rescale"])
+
+
+@pytest.mark.parametrize("knobs", [{}, {"adam_rate": 0.01}], ids=["sgd", "adam"])
+@pytest.mark.parametrize("make", [STN, DeltaSTN], ids=["stn", "delta-stn"])
+def test_state_goes_on_where_it_was(make: Callable[..., STN], knobs: dict[str, float]) -> None:
+    def go(method: STN, weights: Params, step: InnerStep) -> tuple[Params, InnerStep, Tensor]:
+        for _ in range(2):
+            weights, step = method.fit(task, weights, hyper, [batch, batch], step)
+            total = method.hypergradient(task, weights, hyper, batch, batch, step).total
+        return weights, step, total
+
+    task, weights, hyper, batch = classes(4)
+    method = make(**knobs)
+    middle, step, _ = go(method, weights, InnerStep(learning_rate=0.02, momentum=0.9))
+    saved = {name: value.clone() for name, value in method.state().items()}
+    wanted, _, total = go(method, middle, step)
+    again = make(**knobs)
+    again.load_state(saved)
+    found, _, total_again = go(again, middle, step)
+    assert torch.equal(total, total_again) and all(torch.equal(wanted[n], w) for n, w in found.items())
+
+
+def test_limits() -> None:
+    task, weights, hyper, batch = classes(5)
+    step = InnerStep(learning_rate=1.0)
+    free = STN(perturbation=still(), outer_noise=False).hypergradient(task, weights, hyper, None, batch, step)
+    bound = 0.5 * (free.response.norm() / free.direct.norm()).item()
+    held = STN(perturbation=still(), outer_noise=False, clip=bound)
+    found = held.hypergradient(task, weights, hyper, None, batch, step)
+    torch.testing.assert_close(found.response, 0.5 * free.response)
+    torch.testing.assert_close(found.direct, free.direct)
+    for make in (STN, DeltaSTN):
+        fitted, _ = make(perturbation=still(), gradient_clip=1e-3).fit(task, weights, hyper, [batch], step)
+        for part in split_weights({name: fitted[name] - w for name, w in weights.items()}):
+            assert 0 < torch.stack([move.norm() for move in part.values()]).norm() < 1.001e-3
+
+
+@pytest.mark.parametrize("make", [STN, DeltaSTN], ids=["stn", "delta-stn"])
+def test_what_goes_wrong_is_said(make: Callable[..., STN]) -> None:
+    problem, hyper, weights = quadratic(6)
+    method, step = make(), InnerStep(learning_rate=0.1)
+    for call in (
+        lambda: method.fit(problem, {"w": weights["w"]}, hyper, [None], step),
+        lambda: method.hypergradient(problem, {"w": weights["w"]}, hyper, None, None, step),
+    ):
+        with pytest.raises(InputError, match="best_response"):
+            call()
+    broken = weights | {"w": weights["w"] * torch.nan}
+    with pytest.raises(FerNasError, match=r"training loss of .* is not finite; lower"):
+        method.fit(problem, broken, hyper, [None], step)
+    with pytest.raises(FerNasError, match="validation loss"):
+        method.hypergradient(problem, broken, hyper, None, None, step)
+    with pytest.raises(FerNasError, match="not finite"):
+        method.fit(problem, weights, hyper, [None] * 60, InnerStep(learning_rate=1e30))
+    for knobs, message in (
+        ({"clip": 0.0}, "clip is 0"),
+        ({"adam_rate": -1.0}, "adam_rate is -1"),
+        ({"gradient_clip": torch.nan}, "gradient_clip is nan"),
+        ({"outer_noise": False}, "σ learns from ε"),
+    ):
+        with pytest.raises(InputError, match=message):
+            make(**knobs)
+
+
+def test_a_task_that_cannot_be_linearized() -> None:
+    class Losses:
+        def inner_loss(self, weights: Params, hyper: Tensor, batch: Any, response: Tensor | None = None) -> Tensor:
+            return (weights["w"].sum() + weights["w_rescale"].sum()) * hyper.sum()
+
+        outer_loss = inner_loss
+
+    _, hyper, weights = quadratic(7)
+    step = InnerStep(learning_rate=0.1)
+    with pytest.raises(InputError, match="Losses has no outputs"):
+        DeltaSTN().fit(Losses(), weights, hyper, [None], step)
+    DeltaSTN(linearize=False).fit(Losses(), weights, hyper, [None], step)
