@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass
 
+from fer_nas.bilevel.delta_stn import DeltaSTN
 from fer_nas.bilevel.first_order import FirstOrder
 from fer_nas.bilevel.implicit import ConjugateGradient, Neumann
 from fer_nas.bilevel.protocol import Method
 from fer_nas.bilevel.soba import CarriedAdjoint
+from fer_nas.bilevel.stn import STN
 from fer_nas.bilevel.unrolled import SecondOrder, Unrolled
 from fer_nas.errors import InputError
 
@@ -31,6 +33,8 @@ METHODS: dict[str, MethodRow] = {
         MethodRow(name="neumann", make=Neumann, summary="implicit, the inverse by a Neumann series"),
         MethodRow(name="conjugate-gradient", make=ConjugateGradient, summary="implicit, the inverse solved for"),
         MethodRow(name="soba", make=CarriedAdjoint, summary="implicit, the adjoint carried from step to step"),
+        MethodRow(name="stn", make=STN, summary="best response, learned around perturbed λ"),
+        MethodRow(name="delta-stn", make=DeltaSTN, summary="centred best response of the linearized network"),
     )
 }
 
