@@ -152,6 +152,21 @@ def tune(
     show(found, folder / "tuning.png")
 
 
+@app.command()
+@guarded
+def toy(
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Write toy.json and two pictures into this folder, over older ones.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All figures as JSON.")] = False,
+) -> None:
+    """Compare the ways to learn hyperparameters by gradient on a small problem whose answer is known (minutes)."""
+    from fer_nas.studies.show import toy as run_toy
+
+    notes = _notes()
+    run_toy(out, as_json, lambda line: notes.print(line, highlight=False, markup=False, soft_wrap=True))
+
+
 def _print_report(report: dict[str, Any]) -> None:
     table = Table("figure", "value", "n")
     table.add_row(

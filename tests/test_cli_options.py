@@ -19,6 +19,7 @@ OPTIONS = {
     "live": "--camera --source --model --detector --yunet --provider --headless --window --save --records --smoothing",
     "fetch": "WHAT --from --url",
     "doctor": "--json",
+    "toy": "--out --json",
     "search": "--preset --out --resume --method --space --arch-learning-rate --arch-weight-decay "
     f"--warmup-epochs {RUN} {DATA} {NETWORK} {SGD} {AUGMENT}",
     "train": "GENOTYPE --preset --out --resume --nesterov --no-nesterov --warmup-epochs --label-smoothing "
