@@ -98,6 +98,12 @@ class ArchConfig:
 
     method: str = _f("darts-1st", "How λ's gradient is estimated.", ("darts-1st", "darts-2nd"))
     space: str = _f("darts", "Search space; see docs/architecture.md.", ("darts", "auto-fernet", "fer"))
+    form: str = _f(
+        "auto",
+        "How the supernet is computed: plain is the definition, fast the same function with less work; auto is fast "
+        "where the space and the method allow it.",
+        ("auto", "plain", "fast"),
+    )
     arch_learning_rate: float = _f(3e-4, "Learning rate of λ.", low=0)
     arch_weight_decay: float = _f(1e-3, "Weight decay of λ.", low=0)
     warmup_epochs: int = _f(0, "First epochs in which λ is frozen.", low=0)

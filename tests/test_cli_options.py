@@ -20,7 +20,7 @@ OPTIONS = {
     "fetch": "WHAT --from --url",
     "doctor": "--json",
     "toy": "--out --json",
-    "search": "--preset --out --resume --method --space --arch-learning-rate --arch-weight-decay "
+    "search": "--preset --out --resume --method --space --form --arch-learning-rate --arch-weight-decay "
     f"--warmup-epochs {RUN} {DATA} {NETWORK} {SGD} {AUGMENT}",
     "train": "GENOTYPE --preset --out --resume --nesterov --no-nesterov --warmup-epochs --label-smoothing "
     "--drop-path --dropout --auxiliary --no-auxiliary --auxiliary-weight --ema --progressive --mixed-precision "

@@ -18,6 +18,8 @@ from fer_nas.space.supernet import Supernet
 from fer_nas.space.variants import find_space
 from fer_nas.tasks.cells import CellSearch
 
+FIRST_DERIVATIVES = ("darts-1st", "darts-2nd")
+"""Methods that differentiate the losses once, which is what the fast form allows."""
 ARCH_BETAS = (0.5, 0.999)  # Liu et al. 2019
 
 
@@ -74,7 +76,10 @@ def build(config: SearchConfig, dataset: DataSet, device: torch.device) -> State
         mean=mean,
         std=std,
     )
-    task = CellSearch(supernet.to(device).to(memory_format=torch.channels_last), space)
+    form = config.arch.form
+    if form == "auto" and config.arch.method not in FIRST_DERIVATIVES:
+        form = "plain"
+    task = CellSearch(supernet.to(device).to(memory_format=torch.channels_last), space, form)
     arch = task.initial_hyper(generator(config.run.seed, "arch")).to(device).requires_grad_()
     w, a = config.weights, config.arch
     return State(

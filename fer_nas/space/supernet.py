@@ -16,12 +16,12 @@ class MixedCell(nn.Module):
     def __init__(self, space: SearchSpace, plan: CellPlan) -> None:
         super().__init__()
         self.preprocess0, self.preprocess1 = preprocess(plan, affine=False)
-        self.nodes = space.nodes
-        self.edges = nn.ModuleList(
-            space.edge(space.operations, plan.channels, 2 if plan.reduction and source < 2 else 1)
-            for node in range(space.nodes)
-            for source in range(2 + node)
-        )
+        self.nodes, self.channels = space.nodes, plan.channels
+        # Edges stand node by node, each node's by source.
+        self.strides = [
+            2 if plan.reduction and source < 2 else 1 for node in range(space.nodes) for source in range(2 + node)
+        ]
+        self.edges = nn.ModuleList(space.edge(space.operations, plan.channels, stride) for stride in self.strides)
 
     def forward(self, s0: Tensor, s1: Tensor, mixture_EO: Tensor) -> Tensor:
         states = [self.preprocess0(s0), self.preprocess1(s1)]

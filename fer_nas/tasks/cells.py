@@ -8,6 +8,8 @@ from torch.func import functional_call
 
 from fer_nas.bilevel.hyper import HyperLayout
 from fer_nas.bilevel.protocol import Params
+from fer_nas.errors import InputError
+from fer_nas.space.fast import fast_logits, has_fast_form
 from fer_nas.space.supernet import Supernet
 from fer_nas.space.variants import SearchSpace
 
@@ -21,9 +23,13 @@ class CellSearch:
     A batch is (images float (B, C, S, S) in 0 to 255, targets: classes (B,) or distributions (B, K)).
     """
 
-    def __init__(self, supernet: Supernet, space: SearchSpace) -> None:
+    def __init__(self, supernet: Supernet, space: SearchSpace, form: str = "plain") -> None:
+        """form: plain, or fast, which can be differentiated once; auto is fast where the space has such a form."""
         self.supernet = supernet
         self.space = space
+        self.fast = form != "plain" and has_fast_form(supernet)
+        if form == "fast" and not self.fast:
+            raise InputError(f"--form fast: the space {space.name} has no fast form; use --form plain")
         shape = (space.edges, len(space.operations))
         self.layout = HyperLayout({"normal": shape, "reduce": shape})
 
@@ -39,6 +45,8 @@ class CellSearch:
         return {name: self.space.relax(part) for name, part in self.layout.split(hyper).items()}
 
     def logits(self, weights: Params, hyper: Tensor, images: Tensor) -> Tensor:
+        if self.fast:
+            return fast_logits(self.supernet, weights, self.mixtures(hyper), images)
         return functional_call(self.supernet, weights, (images, self.mixtures(hyper)))
 
     def inner_loss(self, weights: Params, hyper: Tensor, batch: Examples, response: Tensor | None = None) -> Tensor:

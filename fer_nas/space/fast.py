@@ -1,0 +1,100 @@
+"""The fast form of the supernet: the same function of (weights, mixtures, images) with fewer and larger kernels.
+
+Weights keep the plain form's names, so a checkpoint of one form is a checkpoint of the other. Differentiable once:
+exact second derivatives (create_graph) need the plain form.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor, nn
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from fer_nas.space import fast_cell, fast_kernels
+from fer_nas.space.edge import FullEdge
+from fer_nas.space.operations import FactorizedReduce
+from fer_nas.space.supernet import MixedCell, Supernet
+
+
+def has_fast_form(net: Supernet) -> bool:
+    """All edges run their operations on all channels."""
+    return all(isinstance(edge, FullEdge) for cell in net.cells for edge in cell.edges)  # type: ignore[union-attr]
+
+
+Active = Sequence[Sequence[bool]]
+"""(E, O): which operations run; the others are left out as if their weight were zero."""
+
+FAST_OPERATIONS = frozenset(
+    {"none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "conv_1x1", "conv_3x3", *fast_cell.SEPARABLE,
+     *fast_cell.DILATED}
+)  # fmt: skip
+"""Operations with a form of their own; every other one runs by its plain module inside the fast cell."""
+
+
+def plan_cell(cell: MixedCell, active: Active | None = None) -> fast_cell.CellFormPlan:
+    """How a cell's edges are gone through, from its edges' lists of operations."""
+    edges = [edge for edge in cell.edges if isinstance(edge, FullEdge)]
+    assert len(edges) == len(cell.edges), "the fast form knows full edges"
+    operations = edges[0].names
+    sources = []
+    for source in range(1 + cell.nodes):
+        own = []
+        for node in range(max(0, source - 1), cell.nodes):
+            own.append((sum(2 + i for i in range(node)) + source, node))
+        runs: dict[str, tuple[int, ...]] = {}
+        for place_of_operation, name in enumerate(operations):
+            if name != "none":
+                runs[name] = tuple(
+                    place for place, (edge, _) in enumerate(own) if active is None or active[edge][place_of_operation]
+                )
+        sources.append(fast_cell.SourcePlan(cell.strides[own[0][0]], tuple(own), runs))
+    modules = {
+        f"{number}/{name}": module
+        for number, edge in enumerate(edges)
+        for name, module in edge.operations.items()
+        if name not in FAST_OPERATIONS
+    }
+    names = tuple(name for name, _ in cell.named_parameters() if name.startswith("edges."))
+    return fast_cell.CellFormPlan(operations, cell.nodes, cell.channels, tuple(sources), names, modules)
+
+
+def _preprocess(module: nn.Module, prefix: str, weights: dict[str, Tensor], x_NHWC: Tensor) -> Tensor:
+    """A cell's input brought to its channels and resolution: ReLU, 1×1 convolutions, BatchNorm."""
+    x = torch.relu(x_NHWC)
+    if isinstance(module, FactorizedReduce):
+        parts = zip(fast_kernels.halves(x), ("even.weight", "odd.weight"), strict=True)
+        out = torch.cat([part @ weights[prefix + name].flatten(1).t() for part, name in parts], dim=3)
+    else:
+        out = x @ weights[prefix + "1.weight"].flatten(1).t()
+    return fast_kernels.Standardize.apply(fast_kernels.matrix(out)).view_as(out)
+
+
+def fast_logits(
+    net: Supernet,
+    weights: dict[str, Tensor],
+    mixtures: dict[str, Tensor],
+    images: Tensor,
+    active: dict[str, Active] | None = None,
+) -> Tensor:
+    """What `functional_call(net, weights, (images, mixtures))` gives, (B, K).
+
+    weights: by the plain form's names: parameters, a step ahead, a best response. Where none of them needs a gradient,
+    none is computed. active: "normal" and "reduce" → which operations run.
+    """
+    x = net.normalize(images).contiguous(memory_format=torch.channels_last)
+    stem = {name.removeprefix("stem."): w for name, w in weights.items() if name.startswith("stem.")}
+    first, second = functional_call(net.stem, stem, (x,))
+    s0 = fast_kernels.nhwc(first)
+    s1 = s0 if second is first else fast_kernels.nhwc(second)
+    for number, (kind, cell) in enumerate(zip(net.kinds, net.cells, strict=True)):
+        assert isinstance(cell, MixedCell)
+        plan = plan_cell(cell, None if active is None else active[kind])
+        prefix = f"cells.{number}."
+        x0 = _preprocess(cell.preprocess0, prefix + "preprocess0.", weights, s0)
+        x1 = _preprocess(cell.preprocess1, prefix + "preprocess1.", weights, s1)
+        edges = [weights[prefix + name] for name in plan.names]
+        s0, s1 = s1, fast_cell.FastCell.apply(plan, torch.is_grad_enabled(), x0, x1, mixtures[kind], *edges)
+    return F.linear(s1.mean((1, 2)), weights["classifier.weight"], weights["classifier.bias"])

@@ -1,0 +1,215 @@
+"""The fast form against the plain form in float64: outputs and gradients, every operation, stride, size and space."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+from torch import Tensor
+from torch.func import functional_call
+
+from fer_nas.bilevel.methods import find_method
+from fer_nas.bilevel.protocol import InnerStep
+from fer_nas.errors import InputError
+from fer_nas.space import fast_kernels
+from fer_nas.space.fast import fast_logits
+from fer_nas.space.operations import OPERATIONS, FactorizedReduce
+from fer_nas.space.supernet import Supernet
+from fer_nas.space.variants import SPACES, SearchSpace
+from fer_nas.tasks.cells import CellSearch
+
+TOLERANCE = 1e-9
+
+
+def difference(found: Tensor, expected: Tensor) -> float:
+    """Largest difference, relative to the largest value."""
+    return ((found - expected).abs().max() / expected.abs().max().clamp_min(1e-300)).item()
+
+
+def supernet(space: SearchSpace, *, size: int = 8, channels: int = 4, layers: int = 2, stem: str = "cifar") -> Supernet:
+    torch.manual_seed(0)
+    net = Supernet(space, classes=3, c_in=1, image_size=size, channels=channels, layers=layers, stem=stem)
+    return net.double()
+
+
+def random_mixtures(space: SearchSpace) -> dict[str, Tensor]:
+    shape = (space.edges, len(space.operations))
+    return {
+        name: torch.softmax(torch.randn(shape, dtype=torch.float64), -1).requires_grad_()
+        for name in ("normal", "reduce")
+    }
+
+
+def compare(net: Supernet, space: SearchSpace, size: int, images: int = 2) -> None:
+    """Outputs, and gradients by every weight and mixture, of both forms."""
+    x = 255 * torch.rand(images, 1, size, size, dtype=torch.float64)
+    weights, mixtures = dict(net.named_parameters()), random_mixtures(space)
+    inputs = {**weights, **mixtures}
+    plain, fast = functional_call(net, weights, (x, mixtures)), fast_logits(net, weights, mixtures, x)
+    assert difference(fast, plain) < TOLERANCE
+    g = torch.randn_like(plain)
+    slopes = [torch.autograd.grad(out, list(inputs.values()), g, allow_unused=True) for out in (plain, fast)]
+    for name, expected, found in zip(inputs, *slopes, strict=True):
+        assert (expected is None) == (found is None), name
+        if expected is not None and found is not None:
+            assert found.shape == expected.shape
+            # Where BatchNorm hides a scale the exact gradient is zero, and both forms give rounding.
+            assert difference(found, expected) < TOLERANCE or max(found.abs().max(), expected.abs().max()) < 1e-12, name
+
+
+@pytest.mark.parametrize(("size", "channels", "stem"), [(8, 4, "cifar"), (9, 3, "cifar"), (33, 2, "imagenet")])
+@pytest.mark.parametrize("space", SPACES)
+def test_equals_the_plain_form(space: str, size: int, channels: int, stem: str) -> None:
+    """Normal and reduction cells, even and odd sides and channels, a first cell behind a reducing stem."""
+    layers = 1 if stem == "imagenet" else 3
+    net = supernet(SPACES[space], size=size, channels=channels, layers=layers, stem=stem)
+    compare(net, SPACES[space], size)
+
+
+@pytest.mark.parametrize("name", [name for name in OPERATIONS if name != "none"])
+def test_each_operation_alone(name: str) -> None:
+    space = SearchSpace(name="one", operations=("none", name), nodes=2)
+    for size in (6, 7):
+        compare(supernet(space, size=size, channels=3), space, size)
+
+
+@pytest.mark.parametrize("limit", [1, 2**30])
+def test_edges_side_by_side_or_alone(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fer_nas.space.fast_cell.CHUNK_BYTES", limit)
+    compare(supernet(SPACES["darts"], channels=10, layers=1), SPACES["darts"], 8)
+
+
+def test_weights_are_arguments() -> None:
+    """A step aside from the parameters, as a finite difference or a best response makes it, with its gradient."""
+    space = SPACES["fer"]
+    net, mixtures = supernet(space), random_mixtures(space)
+    x = 255 * torch.rand(2, 1, 8, 8, dtype=torch.float64)
+    scale = torch.tensor(0.3, dtype=torch.float64, requires_grad=True)
+    aside = {name: w.detach() + scale * torch.randn_like(w) for name, w in net.named_parameters()}
+    plain, fast = functional_call(net, aside, (x, mixtures)), fast_logits(net, aside, mixtures, x)
+    assert difference(fast, plain) < TOLERANCE
+    slopes = [torch.autograd.grad(out.square().sum(), scale, retain_graph=True)[0] for out in (plain, fast)]
+    assert difference(slopes[1], slopes[0]) < TOLERANCE
+
+
+def test_without_weight_gradients_none_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:
+    space = SPACES["darts"]
+    net, mixtures = supernet(space, channels=2, layers=1), random_mixtures(space)
+    weights = {name: w.detach() for name, w in net.named_parameters()}
+    asked: list[bool] = []
+    real = fast_kernels.depthwise_backward
+
+    def spy(g: Tensor, x: Tensor, weight: Tensor, stride: int, with_weight: bool) -> tuple[Tensor, Tensor | None]:
+        asked.append(with_weight)
+        return real(g, x, weight, stride, with_weight)
+
+    monkeypatch.setattr(fast_kernels, "depthwise_backward", spy)
+    fast_logits(net, weights, mixtures, torch.rand(2, 1, 8, 8, dtype=torch.float64)).sum().backward()
+    assert asked and not any(asked)
+    assert mixtures["normal"].grad is not None or mixtures["reduce"].grad is not None
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_operations_left_out_are_those_of_weight_zero(space: str) -> None:
+    row = SPACES[space]
+    net = supernet(row, layers=3)
+    x = 255 * torch.rand(2, 1, 8, 8, dtype=torch.float64)
+    active = {name: (torch.rand(row.edges, len(row.operations)) < 0.5).tolist() for name in ("normal", "reduce")}
+    mixtures = {name: part.detach() for name, part in random_mixtures(row).items()}
+    masked = {
+        name: (part * torch.tensor(active[name], dtype=part.dtype)).requires_grad_() for name, part in mixtures.items()
+    }
+    plain = functional_call(net, dict(net.named_parameters()), (x, masked))
+    kept = {name: part.clone().requires_grad_() for name, part in mixtures.items()}
+    fast = fast_logits(net, dict(net.named_parameters()), kept, x, active)
+    assert difference(fast, plain) < TOLERANCE
+    g = torch.randn_like(plain)
+    expected = torch.autograd.grad(plain, list(masked.values()), g)
+    found = torch.autograd.grad(fast, list(kept.values()), g)
+    for name, a, b in zip(kept, expected, found, strict=True):
+        where = torch.tensor(active[name])
+        assert difference(b[where], a[where]) < TOLERANCE
+        assert not b[~where].any()
+
+
+@pytest.mark.parametrize("method", ["darts-1st", "darts-2nd"])
+def test_ten_steps_end_in_the_same_place(method: str) -> None:
+    """λ by Adam and w by SGD, from one seed, in both forms."""
+    ends = []
+    for form in ("plain", "fast"):
+        space = SearchSpace(name="small", operations=SPACES["fer"].operations, nodes=2)
+        net = supernet(space, layers=2, channels=2)
+        task = CellSearch(net, space, form)
+        arch = task.initial_hyper(torch.Generator().manual_seed(1)).double().requires_grad_()
+        adam = torch.optim.Adam([arch], 1e-2, betas=(0.5, 0.999))
+        sgd = torch.optim.SGD(net.parameters(), 0.05, momentum=0.9, weight_decay=3e-4)
+        generator = torch.Generator().manual_seed(2)
+        chosen = find_method(method).make()
+        for _ in range(10):
+            train, val = (
+                (
+                    255 * torch.rand(4, 1, 8, 8, generator=generator, dtype=torch.float64),
+                    torch.randint(3, (4,), generator=generator),
+                )
+                for _ in range(2)
+            )
+            weights = task.weights()
+            step = InnerStep(learning_rate=0.05, weight_decay=3e-4)
+            arch.grad = chosen.hypergradient(task, weights, arch, train, val, step).total
+            adam.step()
+            sgd.zero_grad()
+            task.inner_loss(weights, arch.detach(), train).backward()
+            sgd.step()
+        ends.append(arch.detach())
+    # Adam's first steps have the size of its rate whatever the gradient's, so λ has moved by about 0.1.
+    assert difference(ends[1], ends[0]) < 1e-6
+
+
+def test_checkpoints_are_interchangeable_and_validation_keeps_nothing() -> None:
+    """Both forms read the same parameters; without gradients no tensor of the forward pass stays alive."""
+    space = SPACES["fer"]
+    net = supernet(space, layers=1)
+    plain, fast = CellSearch(net, space, "plain"), CellSearch(net, space, "auto")
+    assert fast.fast and not plain.fast
+    arch = fast.initial_hyper(torch.Generator().manual_seed(0)).double()
+    x = 255 * torch.rand(2, 1, 8, 8, dtype=torch.float64)
+    with torch.no_grad():
+        assert difference(fast.logits(fast.weights(), arch, x), plain.logits(plain.weights(), arch, x)) < TOLERANCE
+
+
+def test_second_derivatives_are_refused() -> None:
+    space = SPACES["fer"]
+    net, mixtures = supernet(space, layers=1, channels=2), random_mixtures(space)
+    loss = fast_logits(net, dict(net.named_parameters()), mixtures, torch.rand(2, 1, 8, 8, dtype=torch.float64)).sum()
+    slope = torch.autograd.grad(loss, list(mixtures.values()), create_graph=True, allow_unused=True)
+    with pytest.raises(RuntimeError, match="once_differentiable"):
+        sum(s.square().sum() for s in slope if s is not None).backward()  # type: ignore[union-attr]
+
+
+def test_a_space_without_a_fast_form() -> None:
+    class OtherEdge(torch.nn.Module):
+        def __init__(self, operations: tuple[str, ...], channels: int, stride: int) -> None:
+            super().__init__()
+            self.one = FactorizedReduce(channels, channels, False) if stride == 2 else torch.nn.Identity()
+
+        def forward(self, x: Tensor, weights: Tensor) -> Tensor:
+            return weights.sum() * self.one(x)
+
+    space = SearchSpace(name="other", operations=("none", "skip_connect"), edge=OtherEdge)
+    net = supernet(space)
+    assert not CellSearch(net, space, "auto").fast
+    with pytest.raises(InputError, match="--form fast: the space other has no fast form"):
+        CellSearch(net, space, "fast")
+
+
+@pytest.mark.parametrize(("kernel", "stride"), [(3, 1), (3, 2), (5, 1), (5, 2)])
+@pytest.mark.parametrize(("height", "width"), [(8, 8), (5, 7), (3, 3)])
+def test_depthwise_gradients(kernel: int, stride: int, height: int, width: int) -> None:
+    torch.manual_seed(0)
+    x = torch.randn(2, height, width, 4, dtype=torch.float64, requires_grad=True)
+    weight = torch.randn(4, 1, kernel, kernel, dtype=torch.float64, requires_grad=True)
+    out = fast_kernels.depthwise(x, weight, stride)
+    g = torch.randn_like(out)
+    expected = torch.autograd.grad(out, [x, weight], g)
+    found = fast_kernels.depthwise_backward(g, x.detach(), weight.detach(), stride, True)
+    for a, b in zip(expected, found, strict=True):
+        assert b is not None and difference(b, a) < 1e-12
