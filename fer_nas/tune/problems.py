@@ -104,7 +104,10 @@ def images(config: TuneConfig, dataset: DataSet, seed: int) -> Images:
     elif limit is not None:
         train = train.take(subset(train.labels(), limit, seed))
     if min(len(train), len(val)) < 2:
-        raise InputError(f"{config.data.data}: {len(train)} training and {len(val)} validation images are too few")
+        raise InputError(
+            f"{config.data.data}: {len(train)} training and {len(val)} validation images are too few; raise --limit, "
+            "or give more data"
+        )
     found = Images(train=train, val=val, test=dataset.splits.get("test"), classes=len(dataset.classes))
     return _with_wrong_labels(found, config.wrong_labels, seed) if config.hyperparameters == "examples" else found
 
