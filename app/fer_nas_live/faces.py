@@ -6,10 +6,16 @@ from dataclasses import dataclass
 
 import numpy as np
 
+UNSURE = "unsure"
+"""The label of a face whose largest probability is below the threshold."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Face:
-    """`face` counts from 0 at the left of the frame; `box` is (x, y, w, h); `probabilities` by class."""
+    """`face` counts from 0 at the left of the frame; `box` is (x, y, w, h); `probabilities` by class.
+
+    `label` is a class or UNSURE; `uncorrected` are the probabilities before a prior or baseline changed them.
+    """
 
     face: int
     track: int
@@ -17,6 +23,7 @@ class Face:
     score: float
     label: str
     probabilities: np.ndarray
+    uncorrected: np.ndarray | None = None
 
     @property
     def confidence(self) -> float:

@@ -15,10 +15,14 @@ import numpy as np
 from rich.console import Console
 
 from fer_nas.errors import InputError
-from fer_nas_live import classifier, detectors, drawing, models, pictures, records, savers, sources, window
+from fer_nas_live import classifier, correction, detectors, drawing, models, pictures, records, savers, sources, window
+from fer_nas_live.faces import Face
+from fer_nas_live.newest import newest_only
 from fer_nas_live.quiet import silence_libraries
 from fer_nas_live.recognizer import Recognizer
+from fer_nas_live.schedule import FILE_EVERY, Schedule
 from fer_nas_live.sources import Source
+from fer_nas_live.stages import Stages
 from fer_nas_live.telling import Summary, progress, say, tell
 from fer_nas_live.tracking import Tracker
 
@@ -37,6 +41,14 @@ class LiveOptions:
     save: Path | None = None
     records: Path | None = None
     smoothing: float = 0.3
+    threshold: float = 0.0
+    blur_faces: bool = False
+    baseline: float = 0.0
+    prior: str | None = None
+
+
+DEFAULT_FPS = 30.0
+"""Of a live source that does not tell its own."""
 
 
 class Stop:
@@ -74,35 +86,45 @@ def run(options: LiveOptions, out: Console, notes: Console) -> Summary:
         say(notes, text)
 
     silence_libraries()
-    if options.smoothing < 0:
-        raise InputError(f"--smoothing is {options.smoothing}; it must be at least 0")
+    _check_values(options)
     _check_outputs(options)
     problem = None if options.headless else window.display_problem()
     if options.headless is False and problem:
         raise InputError(f"--window: {problem}; leave it out, or use --headless")
     model = classifier.load(models.resolve(options.model), options.provider)
     detector = detectors.make(options.detector, options.yunet)
-    recognizer = Recognizer(detector, model, Tracker(options.smoothing))
+    stop = Stop()
+    recognizer = Recognizer(
+        detector,
+        model,
+        Tracker(options.smoothing),
+        correction=correction.make(options.prior, options.baseline, model.metadata),
+        threshold=options.threshold,
+        thorough=options.blur_faces,
+    )
     summary = Summary(detector=detector.name, provider=model.provider, model=str(model.path))
     with contextlib.ExitStack() as stack:
-        source = sources.open_source(camera=options.camera, source=options.source, note=note)
-        stack.callback(source.close)
-        saver = savers.make(options.save, source) if options.save else None
+        opened = sources.open_source(camera=options.camera, source=options.source, note=note)
+        saver = savers.make(options.save, opened) if options.save else None
         if saver:
             stack.callback(saver.close)
-        record = records.Records(options.records, model.classes) if options.records else None
-        if record:
+        record = None
+        if options.records:
+            record = records.Records(options.records, model.classes, recognizer.correction is not None)
             stack.callback(record.close)
+        source = newest_only(opened, lambda: stop.signal is not None)
+        stack.callback(source.close)
+        recognizer.schedule = schedule_for(source)
         show = None
         if options.headless is not True and not problem and (source.kind != "folder" or options.headless is False):
             show = window.Window()
             stack.callback(show.close)
-        note(f"model {model.path.stem} on {model.provider}, detector {detector.name}, source {source.name}")
+        note(f"model {model.path.stem} on {model.provider} ({model.why}), detector {detector.name}, {source.name}")
         if problem and options.headless is None:
             note(f"{problem}: running without a window")
-        stop = Stop()
         with stop.installed():
-            _loop(source, recognizer, summary, saver, record, show, stop, out, notes, note)
+            loop = Loop(source, recognizer, summary, saver, record, show, stop, options.blur_faces)
+            loop.run(out, notes)
     if source.continuous:
         say(out, summary.line())
     for what, path in (("saved", options.save), ("records", options.records)):
@@ -110,6 +132,20 @@ def run(options: LiveOptions, out: Console, notes: Console) -> Summary:
             note(f"{what}: {path}")
     summary.exit_code = 128 + stop.signal if stop.signal else 0
     return summary
+
+
+def schedule_for(source: Source) -> Schedule:
+    """Live sources: the time between two frames is the budget; files: a fixed rhythm, so that runs are repeatable."""
+    return Schedule(budget=1 / (source.fps or DEFAULT_FPS)) if source.live else Schedule(every=FILE_EVERY)
+
+
+def _check_values(options: LiveOptions) -> None:
+    if options.smoothing < 0:
+        raise InputError(f"--smoothing is {options.smoothing}; it must be at least 0")
+    if not 0 <= options.threshold <= 1:
+        raise InputError(f"--threshold is {options.threshold}; it must be from 0 to 1")
+    if options.blur_faces and not options.save:
+        raise InputError("--blur-faces goes with --save")
 
 
 def _check_outputs(options: LiveOptions) -> None:
@@ -121,73 +157,85 @@ def _check_outputs(options: LiveOptions) -> None:
                 raise InputError(f"--records {options.records} is the same file as {name}; give another name")
 
 
-def _loop(
-    source: Source,
-    recognizer: Recognizer,
-    summary: Summary,
-    saver: savers.Saver | None,
-    record: records.Records | None,
-    show: window.Window | None,
-    stop: Stop,
-    out: Console,
-    notes: Console,
-    note: sources.Note,
-) -> None:
-    start = before = time.monotonic()
-    fps = 0.0
-    with progress(source, show is not None, notes) as advance:
-        for frame in source.frames:
-            if stop.signal:
-                return
-            faces = recognizer.faces(frame, source.continuous)
-            now = time.monotonic()
-            fps = (0.9 * fps if fps else 0.0) + (0.1 if fps else 1.0) / max(1e-6, now - before)
-            before = now
-            if saver or show:
-                image = drawing.annotate(
-                    frame.image,
-                    faces,
-                    recognizer.classifier.classes,
-                    fps if show and source.continuous else None,
-                )
-            if record:
-                record.write(frame, faces)
-            if saver:
-                saver.write(frame, image)
-            summary.count(faces, now - start)
-            if not source.continuous:
-                tell(out, frame, faces, source.kind == "folder")
-            advance(faces)
-            if show and not _goes_on(show, image, frame, source, stop, note):
-                return
+@dataclass
+class Loop:
+    """Every frame of the source through the recognizer to records, saver and window."""
 
+    source: Source
+    recognizer: Recognizer
+    summary: Summary
+    saver: savers.Saver | None
+    record: records.Records | None
+    show: window.Window | None
+    stop: Stop
+    blur: bool = False
 
-def _goes_on(
-    show: window.Window,
-    image: np.ndarray,
-    frame: sources.Frame,
-    source: Source,
-    stop: Stop,
-    note: sources.Note,
-) -> bool:
-    """Show a frame and do what the keys say; pictures, and frames after space, are held until space."""
-    held = not source.continuous
-    while not stop.signal:
-        if held:
-            action = show.wait(image, lambda: stop.signal is not None)
-        else:
-            action = show.show(image, frame.time if source.kind == "video" else None)
-        if action == window.QUIT:
-            return False
-        if action == window.SNAPSHOT:
-            _snapshot(image, note)
-        if action == window.PAUSE:
-            held = not held
-            if not held:
+    @property
+    def stages(self) -> Stages:
+        return self.recognizer.stages
+
+    def run(self, out: Console, notes: Console) -> None:
+        start = before = time.monotonic()
+        fps, frames, source = 0.0, iter(self.source.frames), self.source
+        with progress(source, self.show is not None, notes) as advance:
+            while not self.stop.signal:
+                with self.stages.of("grab"):
+                    frame = next(frames, None)
+                if frame is None or self.stop.signal:
+                    return
+                faces = self.recognizer.faces(frame, source.continuous)
+                now = time.monotonic()
+                fps = (0.9 * fps if fps else 0.0) + (0.1 if fps else 1.0) / max(1e-6, now - before)
+                before = now
+                image = None
+                if self.saver or self.show:
+                    with self.stages.of("draw"):
+                        image = self._drawn(frame, faces, fps if self.show and source.continuous else None)
+                if self.record:
+                    self.record.write(frame, faces)
+                if self.saver and image is not None:
+                    self.saver.write(frame, image)
+                self.summary.count(faces, now - start)
+                if not source.continuous:
+                    tell(out, frame, faces, source.kind == "folder")
+                advance(faces)
+                goes_on = self.show is None or image is None or self._shown(self.show, image, frame, notes)
+                if source.live:
+                    self.summary.ages.append(self._age(frame))
+                self.recognizer.schedule.spent(self.stages.next_frame())
+                if not goes_on:
+                    return
+
+    def _age(self, frame: sources.Frame) -> float:
+        return time.monotonic() - frame.grabbed
+
+    def _drawn(self, frame: sources.Frame, faces: list[Face], fps: float | None) -> np.ndarray:
+        image = frame.image
+        if self.blur:
+            boxes = self.recognizer.recent_boxes(image) if self.source.continuous else [face.box for face in faces]
+            image = drawing.blurred(image, boxes)
+        return drawing.annotate(image, faces, self.recognizer.classifier.classes, fps)
+
+    def _shown(self, show: window.Window, image: np.ndarray, frame: sources.Frame, notes: Console) -> bool:
+        """Show a frame and do what the keys say; pictures, and frames after space, are held until space."""
+        held = not self.source.continuous
+        while not self.stop.signal:
+            if held:
+                action = show.wait(image, lambda: self.stop.signal is not None)
+            else:
+                with self.stages.of("show"):
+                    action = show.show(image, frame.time if self.source.kind == "video" else None)
+            if action == window.QUIT:
+                return False
+            if action == window.SNAPSHOT:
+                _snapshot(image, lambda text: say(notes, text))
+            if action == window.PAUSE:
+                held = not held
+                if not held:
+                    return True
+            elif not held:
                 return True
-        elif not held:
-            return True
-    return False
+        return False
 
 
 def _snapshot(image: np.ndarray, note: sources.Note) -> None:

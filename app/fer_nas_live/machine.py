@@ -43,6 +43,18 @@ def usable_cores(root: Path = Path("/sys/fs/cgroup")) -> int:
     return cores
 
 
+def resident_memory() -> int:
+    """Bytes of memory that this process holds now; where that cannot be told, the most that it ever held, or 0."""
+    words = _numbers(Path("/proc/self/statm"))
+    if len(words) > 1:
+        return int(words[1]) * os.sysconf("SC_PAGE_SIZE")
+    try:
+        import resource
+    except ImportError:  # Windows
+        return 0
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 1024)
+
+
 def free_memory(root: Path = Path("/sys/fs/cgroup"), meminfo: Path = Path("/proc/meminfo")) -> int | None:
     """Bytes this process can still take, within the control group's limit; None where it cannot be told."""
     free = _free_of_machine(meminfo)

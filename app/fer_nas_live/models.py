@@ -1,12 +1,21 @@
-"""Where the released models lie: the repository's exports/, or fer_nas_live/models/ of an installed wheel."""
+"""Where the released models lie, and whether each is the file that its card describes.
+
+They lie in the repository's exports/, or in fer_nas_live/models/ of an installed wheel; a model's card is the file
+beside it with the ending .md, and carries the line "SHA-256: `…`".
+"""
 
 from __future__ import annotations
 
+import hashlib
+import re
+from dataclasses import dataclass
 from pathlib import Path
 
+from fer_nas.artifacts import write_text
 from fer_nas.errors import InputError
 
 DEFAULT_MODEL = "fer-nas-ferplus.onnx"
+_HASH = re.compile(r"^SHA-256: `([0-9a-f]{64})`$", re.MULTILINE)
 
 
 def folders() -> list[Path]:
@@ -43,3 +52,57 @@ def resolve(name: str | None) -> Path:
             return model
     known = ", ".join(model.stem for model in models) or "none"
     raise InputError(f"model not found: {name}; released models: {known}")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Card:
+    """What stands in a model's card: the hash of its file, where it is given, and the lines on its limits."""
+
+    path: Path
+    sha256: str | None
+    limits: tuple[str, ...]
+
+
+def card(model: Path) -> Card | None:
+    """The card beside a model; None where there is none."""
+    path = model.with_suffix(".md")
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError):
+        return None
+    found = _HASH.search(text)
+    section = re.search(r"^## Limits\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
+    points = re.findall(r"^- (.*(?:\n  .*)*)", section[1], re.MULTILINE) if section else []
+    return Card(
+        path=path, sha256=found[1] if found else None, limits=tuple(" ".join(point.split()) for point in points)
+    )
+
+
+def sha256(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()
+
+
+def what_is_wrong(model: Path, data: bytes) -> str | None:
+    """Why `data` is not the released file that its card describes; None for a file that has no such card."""
+    if model.resolve().parent not in {folder.resolve() for folder in folders()}:
+        return None
+    about = card(model)
+    if about is None or about.sha256 is None:
+        return f"no SHA-256 of it stands in {model.with_suffix('.md').name}"
+    found = sha256(data)
+    return None if found == about.sha256 else f"its SHA-256 is {found[:12]}…, its card says {about.sha256[:12]}…"
+
+
+def refresh(model: Path) -> bool:
+    """Write the file's SHA-256 into its card; whether the card changed. InputError without a card."""
+    path = model.with_suffix(".md")
+    if not path.is_file():
+        raise InputError(f"{model} has no card {path.name}; write one")
+    text = path.read_text(encoding="utf-8")
+    line = f"SHA-256: `{sha256(model.read_bytes())}`"
+    new = _HASH.sub(line, text) if _HASH.search(text) else re.sub(r"\A(#[^\n]*\n)", rf"\1\n{line}\n", text)
+    if _HASH.search(new) is None:
+        raise InputError(f"{path} does not begin with a heading")
+    if new != text:
+        write_text(path, new)
+    return new != text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import os
 import sys
+import threading
 from collections.abc import Iterator
 
 
@@ -23,7 +24,13 @@ def silence_libraries() -> None:
 
 @contextlib.contextmanager
 def quiet_stderr() -> Iterator[None]:
-    """Send what native code writes to file descriptor 2 to nowhere while the block runs."""
+    """Send what native code writes to file descriptor 2 to nowhere while the block runs.
+
+    Only in the main thread: the descriptor is everybody's, and another thread would swallow the program's notes.
+    """
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
     try:
         saved = os.dup(2)
     except OSError:  # stderr is closed: nothing to hide

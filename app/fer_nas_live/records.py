@@ -9,6 +9,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import IO, Any
 
+import numpy as np
+
 from fer_nas.errors import FerNasError, InputError
 from fer_nas_live.faces import Face
 from fer_nas_live.sources import Frame
@@ -31,9 +33,10 @@ class Records:
     overwritten. Coordinates are pixels of the source's frame; times are seconds.
     """
 
-    def __init__(self, path: Path, classes: Sequence[str]) -> None:
+    def __init__(self, path: Path, classes: Sequence[str], corrected: bool = False) -> None:
+        """corrected: probabilities are corrected, and the uncorrected ones are written beside them."""
         check(path)
-        self.path, self.classes = path, tuple(classes)
+        self.path, self.classes, self.corrected = path, tuple(classes), corrected
         self.frames = 0
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
@@ -43,7 +46,8 @@ class Records:
         self._csv = path.suffix.lower() == ".csv"
         if self._csv:
             head = ["frame", "time", "source", "face", "track", "x", "y", "w", "h", "score", "label"]
-            self._put(_csv_lines([[*head, *self.classes]]))
+            more = [f"uncorrected_{name}" for name in self.classes] if corrected else []
+            self._put(_csv_lines([[*head, *self.classes, *more]]))
 
     def write(self, frame: Frame, faces: Sequence[Face]) -> None:
         """Append one frame."""
@@ -74,21 +78,31 @@ class Records:
                 "box": list(face.box),
                 "score": face.score,
                 "label": face.label,
-                "probabilities": dict(zip(self.classes, _rounded(face), strict=True)),
+                "probabilities": dict(zip(self.classes, _rounded(face.probabilities), strict=True)),
             }
+            | self._uncorrected(face)
             for face in faces
         ]
         return json.dumps(row, ensure_ascii=False) + "\n"
 
+    def _uncorrected(self, face: Face) -> dict[str, Any]:
+        if not self.corrected or face.uncorrected is None:
+            return {}
+        return {"uncorrected": dict(zip(self.classes, _rounded(face.uncorrected), strict=True))}
+
     def _rows(self, frame: Frame, faces: Sequence[Face]) -> list[list[Any]]:
         start = [frame.index, round(frame.time, 4), frame.name or ""]
         if not faces:
-            return [start + [""] * (8 + len(self.classes))]
-        return [[*start, face.face, face.track, *face.box, face.score, face.label, *_rounded(face)] for face in faces]
+            return [start + [""] * (8 + len(self.classes) * (1 + self.corrected))]
+        return [
+            [*start, face.face, face.track, *face.box, face.score, face.label, *_rounded(face.probabilities)]
+            + (_rounded(face.uncorrected) if self.corrected and face.uncorrected is not None else [])
+            for face in faces
+        ]
 
 
-def _rounded(face: Face) -> list[float]:
-    return [round(float(value), 6) for value in face.probabilities]
+def _rounded(values: np.ndarray) -> list[float]:
+    return [round(float(value), 6) for value in values]
 
 
 def _csv_lines(rows: list[list[Any]]) -> str:

@@ -5,8 +5,9 @@ from __future__ import annotations
 import sys
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
+from time import monotonic
 
 import cv2
 import numpy as np
@@ -19,6 +20,8 @@ STREAM_TIMEOUT = 10.0
 """Seconds a stream may take to open, and to send the next frame."""
 CAMERA_RETRIES, CAMERA_PAUSE = 20, 0.05
 """A camera that gives no frame this many times in a row, with this pause in seconds, is gone."""
+CAMERA_WAIT, CAMERA_REOPEN = 10.0, 0.5
+"""Seconds for which a camera that is gone is awaited, and between two tries to open it again."""
 _TURNS = {90: cv2.ROTATE_90_CLOCKWISE, 180: cv2.ROTATE_180, 270: cv2.ROTATE_90_COUNTERCLOCKWISE}
 
 Note = Callable[[str], None]
@@ -26,12 +29,16 @@ Note = Callable[[str], None]
 
 @dataclass(frozen=True)
 class Frame:
-    """One picture of a source: (H,W,3) uint8 BGR, number from 0, time in seconds, file in a folder."""
+    """One picture of a source: (H,W,3) uint8 BGR, number from 0, time in seconds, file in a folder.
+
+    `grabbed` is when it came, by the monotonic clock.
+    """
 
     image: np.ndarray
     index: int
     time: float
     name: str | None = None
+    grabbed: float = field(default_factory=monotonic)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -51,13 +58,18 @@ class Source:
         """Whether one frame follows from the last, so that faces can be tracked and smoothed."""
         return self.kind in ("camera", "video", "stream")
 
+    @property
+    def live(self) -> bool:
+        """Whether frames come by themselves and grow old; a stream whose length is known is a file elsewhere."""
+        return self.kind == "camera" or (self.kind == "stream" and self.count is None)
+
 
 def open_source(*, camera: int | None, source: str | None, note: Note) -> Source:
     """Open what the user named; exactly one of `camera` and `source` is given. `note` hears warnings."""
     if (camera is None) == (source is None):
         raise InputError("give either --camera N or --source PATH_OR_ADDRESS")
     if camera is not None:
-        return _camera(camera)
+        return _camera(camera, note)
     assert source is not None
     if "://" in source and not source.lower().startswith("file://"):
         return _stream(source, note)
@@ -90,40 +102,76 @@ def usable_cameras(limit: int = 10) -> list[int]:
     return found
 
 
-def _camera(number: int) -> Source:
-    with quiet_stderr():
-        capture = cv2.VideoCapture(number)
-        ok, first = capture.read() if capture.isOpened() else (False, None)
-    if not ok or first is None:
-        opened = capture.isOpened() or Path(f"/dev/video{number}").exists()
-        capture.release()
+def _camera(number: int, note: Note) -> Source:
+    camera = _Camera(number)
+    first = camera.open()
+    if first is None:
+        opened = camera.capture.isOpened() or Path(f"/dev/video{number}").exists()
+        camera.release()
         usable = ", ".join(str(n) for n in usable_cameras() if n != number) or "none"
         problem = "gives no picture (busy in another program, or no permission)" if opened else "not found"
         raise InputError(f"camera {number} {problem}; usable cameras: {usable}")
-    fps = capture.get(cv2.CAP_PROP_FPS)
-    frames = _camera_frames(capture, number, first)
+    fps = camera.capture.get(cv2.CAP_PROP_FPS)
     return Source(
         kind="camera",
         name=f"camera {number}",
-        frames=frames,
-        close=capture.release,
+        frames=_camera_frames(camera, first, note),
+        close=camera.release,
         fps=fps if 1 <= fps <= 240 else None,
     )
 
 
-def _camera_frames(capture: cv2.VideoCapture, number: int, first: np.ndarray) -> Iterator[Frame]:
-    start, index, image = time.monotonic(), 0, first
-    while True:
-        yield Frame(to_bgr(image), index, time.monotonic() - start)
-        index += 1
+class _Camera:
+    """A camera that can be opened again; `open` and `read` give None where no picture comes."""
+
+    def __init__(self, number: int) -> None:
+        self.number = number
+
+    def open(self) -> np.ndarray | None:
+        with quiet_stderr():
+            self.capture = cv2.VideoCapture(self.number)
+            return self._once() if self.capture.isOpened() else None
+
+    def read(self) -> np.ndarray | None:
         for _ in range(CAMERA_RETRIES):
-            with quiet_stderr():
-                ok, image = capture.read()
-            if ok:
-                break
+            if (image := self._once()) is not None:
+                return image
             time.sleep(CAMERA_PAUSE)
-        else:
-            raise InputError(f"camera {number} stopped after {index} frames; was it unplugged?")
+        return None
+
+    def _once(self) -> np.ndarray | None:
+        with quiet_stderr():
+            ok, image = self.capture.read()
+        return image if ok else None
+
+    def again(self) -> np.ndarray | None:
+        """Open it anew until a picture comes or the wait is over."""
+        end = time.monotonic() + CAMERA_WAIT
+        while time.monotonic() < end:
+            self.release()
+            time.sleep(CAMERA_REOPEN)
+            if (image := self.open()) is not None:
+                return image
+        return None
+
+    def release(self) -> None:
+        self.capture.release()
+
+
+def _camera_frames(camera: _Camera, first: np.ndarray, note: Note) -> Iterator[Frame]:
+    start, index = time.monotonic(), 0
+    image: np.ndarray | None = first
+    while image is not None:
+        now = time.monotonic()
+        yield Frame(to_bgr(image), index, now - start, grabbed=now)
+        index += 1
+        image = camera.read()
+        if image is None and CAMERA_WAIT > 0:
+            note(f"camera {camera.number} gives no picture; waiting up to {CAMERA_WAIT:g} s for it to come back")
+            image = camera.again()
+            if image is not None:
+                note(f"camera {camera.number} is back")
+    raise InputError(f"camera {camera.number} stopped after {index} frames; was it unplugged?")
 
 
 def _picture(path: Path) -> Source:

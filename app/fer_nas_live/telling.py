@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import math
 import time
-from collections import Counter
-from collections.abc import Callable, Iterator
+from collections import Counter, deque
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -16,11 +17,16 @@ from fer_nas_live.sources import Frame, Source
 
 NOTE_EVERY = 10.0
 """Seconds between progress lines where the output is no terminal."""
+AGES = 5000
+"""How many frames' ages are kept for the percentiles of the summary."""
 
 
 @dataclass(kw_only=True)
 class Summary:
-    """What a run saw and used; `exit_code` is 0, or 130 and 143 after SIGINT and SIGTERM."""
+    """What a run saw and used; `exit_code` is 0, or 130 and 143 after SIGINT and SIGTERM.
+
+    `ages`: seconds from a live frame's grab to when it had been shown, of the last frames.
+    """
 
     detector: str
     provider: str
@@ -29,6 +35,7 @@ class Summary:
     faces: int = 0
     frames_with_face: int = 0
     labels: Counter[str] = field(default_factory=Counter)
+    ages: deque[float] = field(default_factory=lambda: deque(maxlen=AGES))
     seconds: float = 0.0
     exit_code: int = 0
 
@@ -47,7 +54,17 @@ class Summary:
     def line(self) -> str:
         shares = ", ".join(f"{name} {100 * n / self.faces:.0f} %" for name, n in self.labels.most_common())
         seen = f"{self.faces} faces in {self.frames_with_face} of them ({shares})" if self.faces else "no face found"
-        return f"{self.frames} frames, {seen}; {self.seconds:.1f} s, {self.fps:.1f} frames/s"
+        text = f"{self.frames} frames, {seen}; {self.seconds:.1f} s, {self.fps:.1f} frames/s"
+        if not self.ages:
+            return text
+        half, most = (1000 * percentile(self.ages, share) for share in (50, 95))
+        return f"{text}; age of a frame when shown: half under {half:.0f} ms, 95 % under {most:.0f} ms"
+
+
+def percentile(values: Iterable[float], share: float) -> float:
+    """The nearest-rank percentile: the smallest value that at least `share` percent do not exceed."""
+    ordered = sorted(values)
+    return ordered[max(0, math.ceil(share / 100 * len(ordered)) - 1)]
 
 
 @contextlib.contextmanager

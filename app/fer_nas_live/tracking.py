@@ -8,21 +8,33 @@ from dataclasses import dataclass, field
 
 import numpy as np
 
-Box = tuple[int, int, int, int]
+Box = tuple[float, float, float, float]
 SAME_FACE = 0.3
 """Least overlap (intersection over union) between a face's boxes in two frames."""
 FORGET_AFTER = 1.0
 """Seconds for which a face that is not seen keeps its id."""
+HELD = 0.1
+"""A smoothed label gives way when another class's probability is larger by this much."""
 
 
 @dataclass
 class Track:
-    """A face followed over frames: its last box, its smoothed probabilities and when it was last seen."""
+    """A face followed over frames: its last box, its smoothed probabilities, when it was first and last seen.
+
+    `score` is the detector's last one, `missed` how many detections in a row should have found it and did not,
+    `label` the index of the class that is shown; `rest` and `rests` sum up its face at rest (correction.py).
+    """
 
     id: int
     box: Box
     probabilities: np.ndarray
+    since: float
     seen: float
+    score: float = 1.0
+    missed: int = 0
+    label: int = 0
+    rest: np.ndarray | None = None
+    rests: int = 0
 
 
 def overlap(a: Box, b: Box) -> float:
@@ -46,32 +58,52 @@ class Tracker:
     tracks: list[Track] = field(default_factory=list)
     next_id: int = 1
 
-    def update(self, boxes: Sequence[Box], probabilities_NK: np.ndarray, time: float) -> list[Track]:
-        """The tracks of one frame's faces, in the order of `boxes`; `time` in seconds."""
+    def match(self, boxes: Sequence[Box], time: float) -> list[Track | None]:
+        """The known face of each box at `time`, the pairs that overlap most first; None for a new one."""
         self.tracks = [track for track in self.tracks if time - track.seen <= FORGET_AFTER]
         pairs = [(overlap(track.box, box), t, b) for t, track in enumerate(self.tracks) for b, box in enumerate(boxes)]
         pairs = sorted((pair for pair in pairs if pair[0] >= SAME_FACE), key=lambda pair: (-pair[0], pair[2], pair[1]))
-        match: dict[int, int] = {}
+        found: list[Track | None] = [None] * len(boxes)
         taken: set[int] = set()
         for _, t, b in pairs:
-            if b not in match and t not in taken:
-                match[b] = t
+            if found[b] is None and t not in taken:
+                found[b] = self.tracks[t]
                 taken.add(t)
+        return found
+
+    def update(
+        self,
+        boxes: Sequence[Box],
+        probabilities_NK: np.ndarray,
+        time: float,
+        known: Sequence[Track | None] | None = None,
+    ) -> list[Track]:
+        """The tracks of one frame's faces, in the order of `boxes`; `time` in seconds.
+
+        known: whose box each is, where that is settled; without it they are matched by overlap.
+        """
+        known = self.match(boxes, time) if known is None else known
         current = []
-        for b, box in enumerate(boxes):
-            if b in match:
-                track = self.tracks[match[b]]
+        for box, new, track in zip(boxes, probabilities_NK, known, strict=True):
+            if track is None:
+                track = Track(self.next_id, box, new.copy(), time, time, label=int(np.argmax(new)))
+                self.next_id += 1
+                self.tracks.append(track)
+            else:
                 share = 1.0
                 if self.smoothing > 0:
                     share = 1 - math.exp(-max(0.0, time - track.seen) / self.smoothing)
-                track.probabilities = track.probabilities + share * (probabilities_NK[b] - track.probabilities)
+                track.probabilities = track.probabilities + share * (new - track.probabilities)
                 track.box, track.seen = box, time
-            else:
-                track = Track(self.next_id, box, probabilities_NK[b].copy(), time)
-                self.next_id += 1
-                self.tracks.append(track)
             current.append(track)
         return current
+
+    def choose(self, track: Track, probabilities_K: np.ndarray) -> int:
+        """The class to show: the most probable one, or with smoothing the last one while it is within HELD of it."""
+        best = int(np.argmax(probabilities_K))
+        if not self.smoothing or probabilities_K[best] - probabilities_K[track.label] > HELD:
+            track.label = best
+        return track.label
 
     def forget(self) -> None:
         """Start afresh, as between two unrelated pictures; ids go on counting."""

@@ -77,7 +77,9 @@ def test_report_has_advice_for_everything_missing(monkeypatch, tmp_path, model):
     advice = "\n".join(value["advice"])
     for needed in ("fetch yunet", "--model FILE", "display: no "):
         assert needed in advice
-    (tmp_path / models.DEFAULT_MODEL).write_bytes(model.read_bytes())
+    default = tmp_path / models.DEFAULT_MODEL
+    default.write_bytes(model.read_bytes())
+    default.with_suffix(".md").write_text(f"# Card\n\nSHA-256: `{models.sha256(model.read_bytes())}`\n")
     (tmp_path / "broken.onnx").write_bytes(b"x")
     value = doctor.report()
     good, bad = value["models"]

@@ -69,6 +69,7 @@ def test_unplugged_camera_gives_its_frames_and_one_line(monkeypatch):
     capture = FakeCapture(3, {cv2.CAP_PROP_FPS: 30.0})
     monkeypatch.setattr(cv2, "VideoCapture", lambda *_: capture)
     monkeypatch.setattr(sources, "CAMERA_PAUSE", 0)
+    monkeypatch.setattr(sources, "CAMERA_WAIT", 0)
     opened = sources.open_source(camera=1, source=None, note=print)
     assert opened.fps == 30 and opened.kind == "camera" and opened.continuous
     seen = []

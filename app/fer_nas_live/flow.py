@@ -1,0 +1,88 @@
+"""Where a face has moved since the last frame: pyramidal Lucas–Kanade optical flow of a grid of points.
+
+The median of the points' shifts moves the box and the median of their distances' ratios scales it, as in
+Kalal, Mikolajczyk, Matas 2010 (median flow), with their forward-backward check.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import cv2
+import numpy as np
+
+Box = tuple[float, float, float, float]
+SIDE = 7
+"""Points per side of the grid, over the middle of the box."""
+INNER = 0.7
+"""Share of the box's sides that the grid covers: its rim is background."""
+BACK = 1.0
+"""Pixels of the small frame by which a point may miss its start when it is followed back."""
+ENOUGH = 0.4
+"""Least share of a box's points that must pass the check."""
+_STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 0.03)
+_GRID = (np.stack(np.meshgrid(*[np.linspace(-0.5, 0.5, SIDE)] * 2), -1).reshape(-1, 2) * INNER).astype(np.float32)
+
+
+class Flow:
+    """Follows boxes from frame to frame; `look` must see every frame, in order."""
+
+    def __init__(self, side: int) -> None:
+        """side: frames are shrunk to this longer side, in pixels, before they are compared."""
+        self.side = side
+        self._before: np.ndarray | None = None
+        self._now: np.ndarray | None = None
+        self._scale = np.ones(2, np.float32)
+
+    def look(self, frame: np.ndarray) -> None:
+        """Take in the next (H,W,3) BGR frame; one of another size begins anew."""
+        height, width = frame.shape[:2]
+        shrink = min(1.0, self.side / max(height, width))
+        size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
+        small = frame if shrink == 1 else cv2.resize(frame, size, interpolation=cv2.INTER_LINEAR)
+        self._before, self._now = self._now, cv2.cvtColor(small, cv2.COLOR_BGR2GRAY)
+        self._scale = np.array([size[0] / width, size[1] / height], np.float32)
+        if self._before is not None and self._before.shape != self._now.shape:
+            self._before = None
+
+    def forget(self) -> None:
+        self._before = self._now = None
+
+    def follow(self, boxes: Sequence[Box]) -> list[Box | None]:
+        """Each box of the frame before, in this one; None where its points were lost."""
+        if self._before is None or self._now is None or not boxes:
+            return [None] * len(boxes)
+        corners_N4 = np.array(boxes, np.float32)
+        middles_N2 = (corners_N4[:, :2] + corners_N4[:, 2:] / 2) * self._scale
+        sides_N2 = corners_N4[:, 2:] * self._scale
+        points_NP2 = middles_N2[:, None] + _GRID * sides_N2[:, None]
+        start = points_NP2.reshape(-1, 1, 2)
+        there, found = _flow(self._before, self._now, start)
+        back, returned = _flow(self._now, self._before, there)
+        miss = np.abs(back - start).max(-1).ravel()
+        good_NP = ((found.ravel() == 1) & (returned.ravel() == 1) & (miss <= BACK)).reshape(len(boxes), -1)
+        return [
+            self._moved(box, points, after, good)
+            for box, points, after, good in zip(
+                boxes, points_NP2, there.reshape(len(boxes), -1, 2), good_NP, strict=True
+            )
+        ]
+
+    def _moved(self, box: Box, before_P2: np.ndarray, after_P2: np.ndarray, good_P: np.ndarray) -> Box | None:
+        if good_P.mean() < ENOUGH:
+            return None
+        before, after = before_P2[good_P], after_P2[good_P]
+        shift = np.median(after - before, axis=0) / self._scale
+        far, now = (np.linalg.norm(p[:, None] - p[None], axis=-1)[np.triu_indices(len(p), 1)] for p in (before, after))
+        scale = float(np.clip(np.median(now / far), 0.8, 1.25))
+        x, y, w, h = box
+        middle = np.array([x + w / 2, y + h / 2]) + shift
+        left, top = middle - np.array([w, h]) * scale / 2
+        return float(left), float(top), w * scale, h * scale
+
+
+def _flow(one: np.ndarray, other: np.ndarray, points_M12: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Where the points of one grey picture are in the other, and 1 for each that was found."""
+    start = points_M12.astype(np.float32)
+    there, found, _ = cv2.calcOpticalFlowPyrLK(one, other, start, start.copy(), None, None, (11, 11), 3, _STOP)
+    return np.asarray(there), np.asarray(found)
