@@ -34,8 +34,17 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
     help="Find a neural network for facial expression recognition, and run it.",
 )
-for command in (live_commands.live, live_commands.fetch, live_commands.doctor):
+for command in (
+    live_commands.live,
+    live_commands.models,
+    live_commands.info,
+    live_commands.fetch,
+    live_commands.doctor,
+):
     app.command()(guarded(command))
+bench = typer.Typer(no_args_is_help=True, help="Measure what fer-nas does on this machine.")
+bench.command("live")(guarded(live_commands.bench_live))
+app.add_typer(bench, name="bench")
 
 
 def _version(value: bool) -> None:
