@@ -1,4 +1,4 @@
-"""What a best response costs beside its plain network: memory of parameters, gradients and momentum, and time of a step.
+"""What a best response costs beside its plain network: memory of weights, gradients and momentum, and time of a step.
 
 Three networks on random images: REFERENCE's MNIST MLP and Fashion CNN, and a small supernet with all its λ. Memory is
 that of all tensors alive after a step, batch and module left out. Times are medians of pairs: a plain SGD step and a
@@ -135,7 +135,8 @@ def main() -> None:
         count = [sum(w.numel() for w in part.values()) for part in (general, response)]
         print(f"\n{title}: {count[0]:,} weights, {count[1]:,} more for the response in n = {n}")
         print(
-            f"  memory  plain {sizes[0] / 2**20:.1f} MiB, self-tuning {sizes[1] / 2**20:.1f}: {sizes[1] / sizes[0]:.2f}×"
+            f"  memory  plain {sizes[0] / 2**20:.1f} MiB, self-tuning {sizes[1] / 2**20:.1f}: "
+            f"{sizes[1] / sizes[0]:.2f}×"
         )
 
         def step_of(method: Any, task: Classifier, hyper: Tensor = hyper, batch: Any = batch) -> Callable[[], None]:

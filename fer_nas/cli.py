@@ -93,14 +93,19 @@ def search(
     In the table, λ entropy is how undecided the edges are (log of the number of operations at first, 0 once every edge
     has chosen), and skips n / r count the skip connections in the normal and the reduction cell.
     """
+    from fer_nas import parallel
     from fer_nas.search.run import resume as resume_search
     from fer_nas.search.run import search as run_search
 
-    if resume is not None:
-        _refuse_with_resume(settings, ("--out", out), ("--preset", preset))
-        folder = resume_search(resume, _notes())
-    else:
-        folder = run_search(build(SearchConfig, SEARCH_PRESETS, preset or DEFAULT_PRESET, settings), out, _notes())
+    with parallel.joined(settings.get("device", "auto")):
+        notes = Console(stderr=True, quiet=parallel.number() > 0)
+        if resume is not None:
+            _refuse_with_resume(settings, ("--out", out), ("--preset", preset))
+            folder = resume_search(resume, notes)
+        else:
+            folder = run_search(build(SearchConfig, SEARCH_PRESETS, preset or DEFAULT_PRESET, settings), out, notes)
+        if parallel.number():
+            return
     last = folder.metrics()[-1]
     typer.echo(f"validation accuracy {100 * last['val_accuracy']:.2f} %")
     typer.echo(f"genotype {folder / 'genotype.json'}")
@@ -121,18 +126,23 @@ def train(
     resume: ResumeOption = None,
 ) -> None:
     """Train a genotype's network: validation chooses the epoch, the test split is read once at the end."""
+    from fer_nas import parallel
     from fer_nas.space.genotypes import find
     from fer_nas.train.run import resume as resume_train
     from fer_nas.train.run import train as run_train
 
-    if resume is not None:
-        _refuse_with_resume(settings, ("--out", out), ("--preset", preset), ("GENOTYPE", genotype))
-        folder, report = resume_train(resume, _notes())
-    elif genotype is None:
-        raise InputError("give a genotype: a genotype.json, a search's run folder, or a name such as DARTS_V2")
-    else:
-        config = build(TrainConfig, TRAIN_PRESETS, preset or DEFAULT_PRESET, settings)
-        folder, report = run_train(config, find(genotype), out, _notes())
+    with parallel.joined(settings.get("device", "auto")):
+        notes = Console(stderr=True, quiet=parallel.number() > 0)
+        if resume is not None:
+            _refuse_with_resume(settings, ("--out", out), ("--preset", preset), ("GENOTYPE", genotype))
+            folder, report = resume_train(resume, notes)
+        elif genotype is None:
+            raise InputError("give a genotype: a genotype.json, a search's run folder, or a name such as DARTS_V2")
+        else:
+            config = build(TrainConfig, TRAIN_PRESETS, preset or DEFAULT_PRESET, settings)
+            folder, report = run_train(config, find(genotype), out, notes)
+        if parallel.number():
+            return
     _print_report(report)
     typer.echo(f"run {folder.path}")
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import signal
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Iterator
@@ -13,6 +14,7 @@ import torch
 from rich.console import Console
 from torch import Tensor
 
+from fer_nas import parallel
 from fer_nas.artifacts import RunFolder
 from fer_nas.config import DataConfig, RunConfig
 from fer_nas.data.load import load
@@ -27,7 +29,8 @@ CHECK_EVERY = 50  # steps between two looks at the loss on a GPU, where each loo
 def prepare(run: RunConfig, data: DataConfig, out: Path | None, console: Console) -> DataSet:
     """What a new run needs before it can have its folder; whatever is wrong is said before anything slow is done."""
     choose_device(run.device)
-    RunFolder.refuse_used(out)
+    if parallel.number() == 0:
+        RunFolder.refuse_used(out)
     if run.threads:
         torch.set_num_threads(run.threads)
     say(console, f"reading {data.data}")
@@ -35,6 +38,12 @@ def prepare(run: RunConfig, data: DataConfig, out: Path | None, console: Console
     for note in dataset.notes:
         say(console, f"note: {note}")
     return dataset
+
+
+def new_folder(out: Path | None, kind: str) -> RunFolder:
+    """The folder of a new run, the same for all processes."""
+    made = RunFolder.create(out, kind).path if parallel.number() == 0 else None
+    return RunFolder(Path(parallel.agreed(made) or ""))
 
 
 def prepare_again(path: Path, run: RunConfig, data: DataConfig) -> DataSet:
@@ -59,6 +68,7 @@ class EpochLoop(ABC):
 
     def __init__(self, run: RunConfig, folder: RunFolder, console: Console, device: torch.device, steps: int) -> None:
         self.settings, self.folder, self.console, self.device, self.steps = run, folder, console, device, steps
+        self.first = parallel.number() == 0  # the process that writes
         self.epoch, self.step, self.seconds = 1, 0, 0.0
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
 
@@ -101,17 +111,25 @@ class EpochLoop(ABC):
                 self.require_finite_loss()
             self.seconds = before + time.monotonic() - started
             table.step(self.epoch, self.step)
-            if stop.signal is not None and self.step < self.steps:
-                self.interrupt(stop.signal)
+            if self.step < self.steps:
+                self.look_for(stop)
 
     def require_finite_loss(self) -> float:
         total = self.loss_sum.item()
         require_finite(total, f"epoch {self.epoch}, step {self.step}")
         return total
 
-    def interrupt(self, signal_number: int) -> None:
-        self.save()
-        raise Interrupted(signal_number, f'stopped; go on with: fer-nas {self.command} --resume "{self.folder.path}"')
+    def look_for(self, stop: StopFlag) -> None:
+        """Stop here where a signal came to any process; on a GPU several processes ask each other now and then only."""
+        if parallel.count() > 1 and self.device.type != "cpu" and self.step % CHECK_EVERY:
+            return
+        if not parallel.any_of(stop.signal is not None, self.device):
+            return
+        if self.first:
+            self.save()
+        raise Interrupted(
+            stop.signal or signal.SIGINT, f'stopped; go on with: fer-nas {self.command} --resume "{self.folder.path}"'
+        )
 
     def finish_epoch(self, table: EpochTable) -> None:
         """Record the epoch, move on, checkpoint."""
@@ -119,11 +137,13 @@ class EpochLoop(ABC):
         loss = self.require_finite_loss() / self.steps
         row = {"epoch": self.epoch, "train_loss": loss} | self.row()
         row["seconds"] = self.seconds + time.monotonic() - started
-        self.wrap_up(row)
-        self.folder.append_metrics(row)
+        if self.first:
+            self.wrap_up(row)
+            self.folder.append_metrics(row)
         table.add(row)
         self.set_progress(self.epoch + 1, 0, 0.0, 0.0)
-        self.save()
+        if self.first:
+            self.save()
 
     def wrap_up(self, row: dict[str, Any]) -> None:  # noqa: B027
         """Write what else the epoch leaves behind; its row may be added to."""
@@ -140,5 +160,5 @@ class EpochLoop(ABC):
             while self.epoch <= epochs:
                 self.one_epoch(table, stop)
                 self.finish_epoch(table)
-                if stop.signal is not None and self.epoch <= epochs:
-                    self.interrupt(stop.signal)
+                if self.epoch <= epochs:
+                    self.look_for(stop)

@@ -31,6 +31,8 @@ def choose_device(name: str) -> torch.device:
     except RuntimeError:
         raise InputError(f"--device is {name!r}; choose auto, cpu, cuda or cuda:N") from None
     if device.type == "cuda":
+        if device.index is None and os.environ.get("LOCAL_RANK", "").isdigit():  # a process of torchrun has its own GPU
+            device = torch.device("cuda", int(os.environ["LOCAL_RANK"]))
         if not torch.cuda.is_available():
             why = "this torch was built without CUDA" if torch.version.cuda is None else "torch finds no GPU"
             raise InputError(f"--device {name}: {why}; use --device cpu, or see `fer-nas doctor`")

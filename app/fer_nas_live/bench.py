@@ -110,6 +110,7 @@ def _cold_start(picture: Path, options: BenchOptions) -> dict[str, float]:
             assert process.stdout
             line = process.stdout.readline()
             wall.append(time.perf_counter() - begun)
+            process.stdout.read()  # to the end, since a closed pipe would end the program
         if process.returncode or not line:
             raise FerNasError(f"`fer-nas {' '.join(words)}` failed; run it to see why")
     return {"wall": percentile(wall, 50), **_children()}

@@ -15,7 +15,7 @@ from fer_nas.report.figure import FAINT, INK, new_figure, save_figure
 
 PATH, START, GOAL = "#c4511f", "#1f2933", "#2f6fb0"
 UNDECIDED, LOST = "#e4e7eb", "#52606d"
-COLUMNS = 4
+COLUMNS = 5
 LOW, HIGH = -1.3, 3.2
 
 
@@ -23,9 +23,9 @@ def draw_trajectories(result: dict[str, Any], path: Path) -> None:
     """A panel a method: λ from (1, 1) over L_val(λ, w*(λ)), at the table's inner and outer rate."""
     axis = np.linspace(LOW, HIGH, 120)
     one = axis**2 + 10 * np.sin(axis) ** 2
-    figure, panels = _panels(len(result["rows"]), 2.5, 2.6)
+    figure, panels = _panels(len(result["rows"]), 1.95, 2.2)
     for axes, row in zip(panels, result["rows"], strict=False):
-        axes.contour(axis, axis, one[:, None] + one[None, :], levels=12, colors=FAINT, linewidths=0.5)
+        axes.contour(axis, axis, one[:, None] + one[None, :], levels=7, colors=FAINT, linewidths=0.5)
         way = np.array(row["path"], dtype=float)
         way = way[: row["steps"] + 1] if row["steps"] else way
         axes.plot(way[:, 0], way[:, 1], color=PATH, linewidth=0.9, marker=".", markersize=3)
@@ -40,7 +40,7 @@ def draw_trajectories(result: dict[str, Any], path: Path) -> None:
 def draw_robustness(result: dict[str, Any], path: Path) -> None:
     """A panel a method: λ steps at every pair of inner rate (rows) and outer rate (columns)."""
     rates, outer = result["inner_rates"], result["outer_rates"]
-    figure, panels = _panels(len(result["rows"]), 2.9, 1.55)
+    figure, panels = _panels(len(result["rows"]), 2.3, 1.7)
     for axes, row in zip(panels, result["rows"], strict=False):
         settled = np.array(row["settled"], dtype=float)
         axes.imshow(

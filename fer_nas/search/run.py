@@ -15,6 +15,7 @@ from rich.console import Console
 from torch import Tensor
 
 import fer_nas
+from fer_nas import parallel
 from fer_nas.artifacts import GenotypeFile, RunFolder, read_json, write_json
 from fer_nas.bilevel.methods import find_method
 from fer_nas.bilevel.protocol import InnerStep
@@ -22,7 +23,7 @@ from fer_nas.config import SearchConfig, from_dict, to_dict
 from fer_nas.data import batches
 from fer_nas.data.split import DataSet
 from fer_nas.errors import FerNasError, InputError
-from fer_nas.loop import EpochLoop, prepare, prepare_again
+from fer_nas.loop import EpochLoop, new_folder, prepare, prepare_again
 from fer_nas.progress import Columns, number, percent, say, seconds
 from fer_nas.report.pictures import draw_cells, draw_curves
 from fer_nas.runtime import (
@@ -73,6 +74,8 @@ class Search(EpochLoop):
         if config.run.batch_size < 2:
             raise InputError("--batch-size is 1; BatchNorm needs at least 2 images a batch")
         size = config.run.batch_size
+        for half in (self.weights_split, self.arch_split):
+            parallel.refuse_small_batches(batches.bounds(len(half), size))
         steps = min(batches.steps(len(half), size) for half in (self.weights_split, self.arch_split))
         super().__init__(config.run, folder, console, device, steps)
         # A preset's warm-up must not swallow a search of fewer epochs: λ would stay at its random start.
@@ -93,7 +96,8 @@ class Search(EpochLoop):
             with fits_checkpoint(file):
                 *progress, self.seconds_before = saved["progress"]
                 self.set_progress(*progress)
-        self.folder.keep_epochs(self.epoch - 1)
+        if self.first:
+            self.folder.keep_epochs(self.epoch - 1)
 
     def save(self) -> None:
         progress = [*self.progress(), self.seconds_before]
@@ -106,8 +110,14 @@ class Search(EpochLoop):
         self.state.set_learning_rate(rate)
         return zip(
             *(
-                batches.epoch(
-                    split, run.batch_size, generator=generator(run.seed, self.epoch, name), augment=self.config.augment
+                map(
+                    parallel.rows,
+                    batches.epoch(
+                        split,
+                        run.batch_size,
+                        generator=generator(run.seed, self.epoch, name),
+                        augment=self.config.augment,
+                    ),
                 )
                 for name, split in (("weights", self.weights_split), ("arch", self.arch_split))
             ),
@@ -183,6 +193,8 @@ class Search(EpochLoop):
                 "to move in",
             )
         self.run_epochs()
+        if not self.first:
+            return
         found = GenotypeFile.load(self.folder / "genotype.json")
         if not (self.folder / "curves.png").exists():
             draw_cells(found.genotype, self.folder / "cells.png")
@@ -192,17 +204,18 @@ class Search(EpochLoop):
 def search(config: SearchConfig, out: Path | None, console: Console) -> RunFolder:
     """A new search in a new folder."""
     dataset = prepare(config.run, config.data, out, console)
-    folder = RunFolder.create(out, config.arch.method)
+    folder = new_folder(out, config.arch.method)
     try:
         with enough_memory():
             run = Search(config, folder, dataset, console)
     except FerNasError:
         folder.discard_empty()
         raise
-    write_json(
-        folder / "config.json",
-        {"kind": "search", "fer_nas_version": fer_nas.__version__, "config": to_dict(config)},
-    )
+    if run.first:
+        write_json(
+            folder / "config.json",
+            {"kind": "search", "fer_nas_version": fer_nas.__version__, "config": to_dict(config)},
+        )
     say(console, f"run folder: {folder.path}")
     run.run()
     return folder

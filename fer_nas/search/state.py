@@ -106,11 +106,17 @@ def velocity(optimizer: torch.optim.SGD, names: list[str]) -> dict[str, Tensor]:
 
 @torch.no_grad()
 def validate(task: CellSearch, arch: Tensor, split: Split, batch_size: int) -> tuple[float, float]:
-    """Loss and accuracy of the supernet at λ on a split, in batches whose own statistics normalize them."""
+    """Loss and accuracy of the supernet at λ on a split, in batches whose own statistics normalize them.
+
+    The batches are mixed, always in the same way: data sets come sorted by class, and a batch of one class, normalized
+    by its own statistics, looks like none that the supernet has learned from.
+    """
     weights = task.weights()
+    order = torch.randperm(len(split), generator=generator("validation")).to(split.images.device)
     loss, correct = 0.0, 0
     for start, end in batches.bounds(len(split), batch_size):
-        images, targets = split.images[start:end].float(), split.targets[start:end]
+        index = order[start:end]
+        images, targets = split.images[index].float(), split.targets[index]
         logits = task.logits(weights, arch, images)
         loss += torch.nn.functional.cross_entropy(logits, targets, reduction="sum").item()
         labels = targets if targets.ndim == 1 else targets.argmax(1)

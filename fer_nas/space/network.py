@@ -9,6 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_nas.artifacts import Edge, Genotype
+from fer_nas.parallel import SharedBatchNorm
 from fer_nas.space.genotypes import require_operations
 from fer_nas.space.operations import OPERATIONS
 from fer_nas.space.skeleton import CellPlan, Normalize, Stem, choose_stem, plan_cells, preprocess
@@ -59,8 +60,8 @@ class AuxiliaryHead(nn.Module):
         self.features = nn.Sequential(
             nn.ReLU(),
             nn.AdaptiveAvgPool2d(2),
-            nn.Conv2d(channels, 128, 1, bias=False), nn.BatchNorm2d(128), nn.ReLU(),
-            nn.Conv2d(128, 768, 2, bias=False), nn.BatchNorm2d(768), nn.ReLU(),
+            nn.Conv2d(channels, 128, 1, bias=False), SharedBatchNorm(128), nn.ReLU(),
+            nn.Conv2d(128, 768, 2, bias=False), SharedBatchNorm(768), nn.ReLU(),
         )  # fmt: skip
         self.classifier = nn.Linear(768, classes)
 

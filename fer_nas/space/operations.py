@@ -11,13 +11,15 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
+from fer_nas.parallel import SharedBatchNorm
+
 
 def batch_norm(channels: int, affine: bool) -> nn.BatchNorm2d:
     """Supernet norms (affine False) keep no running statistics: batch statistics serve training and validation.
 
     So the supernet has no buffers, and an unrolled step or a finite difference leaves nothing behind in it.
     """
-    return nn.BatchNorm2d(channels, affine=affine, track_running_stats=affine)
+    return SharedBatchNorm(channels, affine=affine, track_running_stats=affine)
 
 
 class Pointwise(nn.Conv2d):

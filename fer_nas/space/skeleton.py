@@ -11,6 +11,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_nas.errors import InputError
+from fer_nas.parallel import SharedBatchNorm
 from fer_nas.space.operations import FactorizedReduce, relu_conv_bn
 
 STEM_MULTIPLIER = 3  # stem channels per C (Liu et al. 2019)
@@ -39,7 +40,7 @@ def choose_stem(stem: str, image_size: int) -> str:
 
 
 def _conv_bn(c_in: int, c_out: int, stride: int) -> list[nn.Module]:
-    return [nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), nn.BatchNorm2d(c_out)]
+    return [nn.Conv2d(c_in, c_out, 3, stride, 1, bias=False), SharedBatchNorm(c_out)]
 
 
 class Stem(nn.Module):

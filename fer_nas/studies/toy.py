@@ -57,6 +57,7 @@ CONTENDERS = (
     Contender(name="STN as published, T = 5", method="stn", inner_steps=5, best_response=True),
     Contender(name="Δ-STN as published, T = 5", method="delta-stn", inner_steps=5, best_response=True),
 )
+PUBLISHED = ("first order", "second order, T = K = 1", "full, T = K = 100", "truncated, T = 100, K = 1")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -144,16 +145,16 @@ def examine(contender: Contender) -> dict[str, Any]:
     A method with noise settles where all its draws do, in the steps of the slowest.
     """
     draws = DRAWS if contender.best_response else 1
-    settled, lost, paths = {}, {}, {}
-    for rate in INNER_RATES:
-        runs = run(contender, rate, OUTER_RATES * draws)
+    grid = {rate: run(contender, rate, OUTER_RATES * draws) for rate in INNER_RATES}
+    settled, lost = {}, {}
+    for rate, runs in grid.items():
         table = runs.settled.view(draws, -1)
         settled[rate] = torch.where((table > 0).all(0), table.amax(0), 0).tolist()
         lost[rate] = runs.lost.view(draws, -1).any(0).tolist()
-        paths[rate] = runs
+    at_rate = grid[INNER_RATE]
     here = settled[INNER_RATE]
     best = min((steps, k) for k, steps in enumerate(here) if steps)[1] if any(here) else None
-    shown = best if best is not None else _calmest(paths[INNER_RATE])
+    shown = best if best is not None else _calmest(at_rate)
     alone = run(contender, INNER_RATE, (OUTER_RATES[shown],))
     per_step = alone.seconds / (len(alone.path) - 1)
     return {
@@ -164,12 +165,14 @@ def examine(contender: Contender) -> dict[str, Any]:
         "steps": None if best is None else here[best],
         "seconds": None if best is None else here[best] * per_step,
         "seconds_per_step": per_step,
-        "moved": (paths[INNER_RATE].path - paths[INNER_RATE].path[0]).nan_to_num().abs().amax().item(),
-        "path": paths[INNER_RATE].path[:, shown].tolist(),
+        "moved": (at_rate.path - at_rate.path[0]).nan_to_num().abs().amax().item(),
+        "path": at_rate.path[:, shown].tolist(),
         "settled": [settled[rate] for rate in INNER_RATES],
         "lost": [lost[rate] for rate in INNER_RATES],
         "share": sum(steps > 0 for row in settled.values() for steps in row) / len(settled) / len(OUTER_RATES),
         "kept_at": [] if best is None else [rate for rate in INNER_RATES if settled[rate][best]],
+        "rates_for_all": sum(all(row[k] for row in settled.values()) for k in range(len(OUTER_RATES))),
+        "first_near": min((int(n) for n in at_rate.first if n), default=None),
     }
 
 
@@ -181,35 +184,34 @@ def _calmest(runs: Runs) -> int:
 def findings(result: dict[str, Any]) -> list[str]:
     """What was published of this problem, and whether it is seen here: one line each."""
     rows = {row["name"]: row for row in result["rows"]}
-    first, second, full, truncated = (
-        rows[name]
-        for name in (
-            "first order",
-            "second order, T = K = 1",
-            "full, T = K = 100",
-            "truncated, T = 100, K = 1",
-        )
+    first, second, full, truncated = (rows[name] for name in PUBLISHED)
+    order, passing = (
+        [row[key] or float("inf") for row in (full, truncated, second)] for key in ("steps", "first_near")
     )
-    order = [row["steps"] or float("inf") for row in (full, truncated, second)]
     lines = [
         f"first order never moves: {_seen(first['moved'] == 0)}, largest move of λ {first['moved']:g}",
-        f"λ steps full < truncated < second order: {_seen(order == sorted(set(order)))}, "
-        + " < ".join(f"{steps:g}" for steps in order),
+        f"λ steps full < truncated < second order: {_seen(order == sorted(set(order)))}, {_chain(order)}; until λ "
+        f"first passes through, at whichever outer rate: {_chain(passing)}; published 3 < 9 < 24",
     ]
     at_published = [0.13 in row["kept_at"] for row in (second, truncated, full)]
     lines.append(
         "second order loses the optimum at the inner rate 0.13, each method at its outer rate of 0.1, where truncated "
         f"and full keep it: {_seen(at_published == [False, True, True])}"
     )
-    for row in (second, rows.get("second order, T = 5"), truncated):
-        if row is not None:
-            missed = [rate for rate in result["inner_rates"] if rate not in row["kept_at"]]
-            keep = [r["name"].split(",")[0] for r in result["rows"] if missed and set(missed) <= set(r["kept_at"])]
+    for row in (second, truncated):
+        missed = [rate for rate in result["inner_rates"] if rate not in row["kept_at"]]
+        if row["steps"] and missed:
+            keep = [other["name"] for other in result["rows"] if set(missed) <= set(other["kept_at"])]
             lines.append(
-                f"{row['name']} at the outer rate {row['outer_rate'] or 0:.3g} misses it at inner rates "
-                f"{missed or 'none'}; at all of these keep it, at their own rates: {', '.join(keep) or 'none'}"
+                f"{row['name']}, at the outer rate {row['outer_rate']:.3g}, misses it at the inner rates "
+                f"{' '.join(map(str, missed))}; at all of these keep it, at outer rates of theirs: "
+                f"{'; '.join(keep) or 'none'}"
             )
     return lines
+
+
+def _chain(steps: list[float]) -> str:
+    return " ".join(str(n) for n in steps)
 
 
 def _seen(yes: bool) -> str:

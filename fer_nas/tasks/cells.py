@@ -6,6 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.func import functional_call
 
+from fer_nas import parallel
 from fer_nas.bilevel.hyper import HyperLayout
 from fer_nas.bilevel.protocol import Params
 from fer_nas.errors import InputError
@@ -27,7 +28,8 @@ class CellSearch:
         """form: plain, or fast, which can be differentiated once; auto is fast where the space has such a form."""
         self.supernet = supernet
         self.space = space
-        self.fast = form != "plain" and has_fast_form(supernet)
+        # Processes that share a batch need the norms of the plain form.
+        self.fast = form != "plain" and has_fast_form(supernet) and parallel.count() == 1
         if form == "fast" and not self.fast:
             raise InputError(f"--form fast: the space {space.name} has no fast form; use --form plain")
         shape = (space.edges, len(space.operations))
@@ -52,6 +54,8 @@ class CellSearch:
     def inner_loss(self, weights: Params, hyper: Tensor, batch: Examples, response: Tensor | None = None) -> Tensor:
         """Cross-entropy. Both levels share it; they differ in the half of the training images a batch comes from."""
         images, targets = batch
-        return nn.functional.cross_entropy(self.logits(weights, hyper, images), targets)
+        weights, (hyper,) = parallel.replicated(weights, hyper)
+        loss = nn.functional.cross_entropy(self.logits(weights, hyper, images), targets)
+        return parallel.shared_mean(loss, len(images))
 
     outer_loss = inner_loss

@@ -12,14 +12,16 @@ from typing import Any
 import torch
 from rich.console import Console
 from torch import Tensor, nn
+from torch.func import functional_call
 
 import fer_nas
+from fer_nas import parallel
 from fer_nas.artifacts import GenotypeFile, RunFolder, read_json, write_json
 from fer_nas.config import TrainConfig, to_dict
 from fer_nas.data import batches
 from fer_nas.data.split import DataSet
 from fer_nas.errors import FerNasError, InputError
-from fer_nas.loop import EpochLoop, prepare, prepare_again
+from fer_nas.loop import EpochLoop, new_folder, prepare, prepare_again
 from fer_nas.progress import Columns, number, percent, say, seconds
 from fer_nas.runtime import (
     choose_device,
@@ -74,6 +76,7 @@ class Training(EpochLoop):
         device = choose_device(config.run.device)
         self.train_split = dataset.train.to(device)
         self.val_split = dataset.splits["val"].to(device)
+        parallel.refuse_small_batches(batches.bounds(len(self.train_split), config.run.batch_size))
         super().__init__(
             config.run, folder, console, device, batches.steps(len(self.train_split), config.run.batch_size)
         )
@@ -128,7 +131,8 @@ class Training(EpochLoop):
                 restore_random_state(saved["random"], self.device)
                 *progress, self.best_epoch, self.best_accuracy = saved["progress"]
                 self.set_progress(*progress)
-        self.folder.keep_epochs(self.epoch - 1)
+        if self.first:
+            self.folder.keep_epochs(self.epoch - 1)
 
     def learning_rate(self) -> float:
         """Linear warm-up, then cosine, by step."""
@@ -155,17 +159,24 @@ class Training(EpochLoop):
         images = images.contiguous(memory_format=torch.channels_last)
         self.optimizer.zero_grad()
         with torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.half):
-            logits = self.network(images)
+            logits = self.logits(images)
             loss = soft_cross_entropy(logits.float(), targets, recipe.label_smoothing)
             if self.network.auxiliary_logits is not None:
                 extra = soft_cross_entropy(self.network.auxiliary_logits.float(), targets, recipe.label_smoothing)
                 loss = loss + recipe.auxiliary_weight * extra
+            loss = parallel.shared_mean(loss, len(images))
         loss.backward()
         torch.nn.utils.clip_grad_norm_(self.network.parameters(), self.config.gradient_clip)
         self.optimizer.step()
         if self.average:
             self.average.update(self.network)
         return loss.detach()
+
+    def logits(self, images: Tensor) -> Tensor:
+        if parallel.count() == 1:
+            return self.network(images)
+        weights, _ = parallel.replicated(dict(self.network.named_parameters()))
+        return functional_call(self.network, weights, (images,))
 
     @property
     def title(self) -> str:
@@ -176,13 +187,15 @@ class Training(EpochLoop):
         self.network.train()
         self.network.drop_path_probability = self.config.recipe.drop_path * (self.epoch - 1) / run.epochs
         if self.step == 0:
-            torch.manual_seed(generator(run.seed, self.epoch, "dropout").initial_seed())
-        return batches.epoch(
+            others = [parallel.number()] if parallel.number() else []
+            torch.manual_seed(generator(run.seed, self.epoch, "dropout", *others).initial_seed())
+        whole = batches.epoch(
             self.train_split,
             run.batch_size,
             generator=generator(run.seed, self.epoch, "train"),
             augment=self.config.augment,
         )
+        return map(parallel.rows, whole)
 
     def row(self) -> dict[str, Any]:
         logits = predict(self.evaluated, self.val_split)
@@ -191,8 +204,9 @@ class Training(EpochLoop):
         accuracy = (logits.argmax(1) == self.val_split.labels()).float().mean().item()
         if accuracy > self.best_accuracy:
             self.best_epoch, self.best_accuracy = self.epoch, accuracy
-            save_weights(self.evaluated, self.folder / "best.safetensors")
-        if self.epoch == self.config.run.epochs:
+            if self.first:
+                save_weights(self.evaluated, self.folder / "best.safetensors")
+        if self.first and self.epoch == self.config.run.epochs:
             save_weights(self.evaluated, self.folder / "last.safetensors")
         return {
             "val_loss": loss,
@@ -205,6 +219,8 @@ class Training(EpochLoop):
 
     def run(self) -> dict[str, Any]:
         self.run_epochs()
+        if not self.first:
+            return {}
         if (self.folder / "test.json").exists():  # a finished run that was resumed
             return read_json(self.folder / "test.json", "test result")
         chosen = {
@@ -233,16 +249,17 @@ def train(
         mean=mean,
         std=std,
     )
-    folder = RunFolder.create(out, f"train-{genotype.name}")
+    folder = new_folder(out, f"train-{genotype.name}")
     try:
         with enough_memory():
             training = Training(config, spec, folder, dataset, console)
     except FerNasError:
         folder.discard_empty()
         raise
-    genotype.save(folder / "genotype.json")
-    head = {"kind": "train", "fer_nas_version": fer_nas.__version__, "config": to_dict(config)}
-    write_json(folder / "config.json", head | spec.to_dict())
+    if training.first:
+        genotype.save(folder / "genotype.json")
+        head = {"kind": "train", "fer_nas_version": fer_nas.__version__, "config": to_dict(config)}
+        write_json(folder / "config.json", head | spec.to_dict())
     say(console, f"run folder: {folder.path}")
     return folder, training.run()
 

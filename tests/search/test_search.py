@@ -175,3 +175,25 @@ def test_a_run_is_never_overwritten(straight: RunFolder, cases: Path, tmp_path: 
     with pytest.raises(InputError, match=r"already holds genotype\.json"):
         searched(cases / "fer.csv", tmp_path)
     assert (tmp_path / "genotype.json").read_text() == "mine"
+
+
+def test_validation_mixes_classes_that_come_sorted(cases: Path, configured: Configured) -> None:
+    """BatchNorm by batch statistics: a batch of one class would be normalized as no batch in training is."""
+    config = configured(cases / "fer.csv", batch_size=12)
+    draw = torch.Generator().manual_seed(0)
+    labels = torch.arange(7).repeat_interleave(24)
+    images = (torch.randint(0, 60, (168, 1, 16, 16), generator=draw) + 25 * labels[:, None, None, None]).to(torch.uint8)
+    split = Split(images=images, targets=labels, names=tuple(map(str, range(168))))
+    faces = DataSet(name="sorted", classes=tuple("abcdefg"), splits={"train": split, "val": split})
+    state = module.build(config, faces, torch.device("cpu"))
+    seen: list[int] = []
+    logits = state.task.logits
+
+    def look(weights: object, arch: object, batch: torch.Tensor) -> torch.Tensor:
+        seen.append(len(torch.unique((batch.mean((1, 2, 3)) // 25).long())))
+        return logits(weights, arch, batch)  # type: ignore[arg-type]
+
+    state.task.logits = look  # type: ignore[method-assign]
+    first = module.validate(state.task, state.arch.detach(), split, 12)
+    assert min(seen) >= 3, "every batch has several classes"
+    assert first == module.validate(state.task, state.arch.detach(), split, 12), "always the same batches"
