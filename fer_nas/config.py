@@ -220,7 +220,7 @@ class TuneConfig:
 _TINY_AUGMENT = {"rotate": 5.0, "shift": 0.04, "scale": 0.05}
 SEARCH_PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
-    "cpu": {"epochs": 5, "warmup_epochs": 1, "channels": 8, "layers": 3, "batch_size": 64, "limit": 6000,
+    "cpu": {"epochs": 8, "warmup_epochs": 1, "channels": 8, "layers": 3, "batch_size": 32, "limit": 9600,
             "space": "fer", "stem": "stride2", "image_size": 24, "learning_rate": 0.1, "learning_rate_min": 0.01,
             "arch_learning_rate": 1e-2, "arch_weight_decay": 0.0},
     "tiny": {"epochs": 3, "channels": 4, "layers": 3, "batch_size": 32, "limit": 700, "arch_learning_rate": 1e-2,
