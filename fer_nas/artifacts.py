@@ -264,7 +264,7 @@ class RunFolder:
         if out is None:
             return
         if out.exists() and not out.is_dir():
-            raise InputError(f"--out {out} is a file; choose a folder")
+            raise InputError(f"cannot make the run folder {out}: a file has that name; choose another with --out")
         if (out / "config.json").exists():
             raise InputError(f"{out} already holds a run; go on with --resume {out}, or choose another --out")
         for name in ("genotype.json", "metrics.jsonl", "checkpoint.pt"):
