@@ -47,7 +47,8 @@ def alone(*words: object) -> None:
 
 @pytest.mark.parametrize(("method", "epochs"), [("darts-1st", 3), ("darts-2nd", 1)])
 def test_two_processes_search_as_one_does(method: str, epochs: int, cases: Path, tmp_path: Path) -> None:
-    """By gloo; an epoch has two steps (20 steps were tried too). Rates as published: larger ones let rounding grow from step to step."""
+    """By gloo; an epoch has two steps (20 steps were tried too). Rates as published:
+    larger ones let rounding grow from step to step."""
     words = (*SEARCH, "--data", cases / "fer.csv", "--method", method, "--epochs", epochs, "--seed", 3)
     process = start(1, *words, "--out", tmp_path / "two")
     alone(*words, "--out", tmp_path / "one")
