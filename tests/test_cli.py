@@ -216,7 +216,7 @@ def test_wrong_genotypes(tmp_path: Path) -> None:
 def test_wrong_models(searched: tuple[Path, Result], cases: Path, tmp_path: Path) -> None:
     (tmp_path / "model.onnx").write_bytes(b"garbage")
     data = ["--data", cases / "fer.csv"]
-    assert_refused(fer_nas("evaluate", tmp_path / "model.onnx", *data), "model.onnx is not a readable ONNX model")
+    assert_refused(fer_nas("evaluate", tmp_path / "model.onnx", *data), "model.onnx is not a usable ONNX model")
     assert_refused(fer_nas("evaluate", tmp_path / "gone.onnx", *data), "model not found")
     assert_refused(fer_nas("evaluate", tmp_path, *data), "is not a run folder")
     assert_refused(fer_nas("evaluate", searched[0]), "is a search; train what it found first")

@@ -16,7 +16,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state
 
 from fer_nas.artifacts import ModelMetadata
 from fer_nas.classes import FACE_CLASSES
-from fer_nas.errors import InputError
+from fer_nas.errors import InputError, unusable_model
 from fer_nas_live import models
 from fer_nas_live.machine import usable_cores
 from fer_nas_live.quiet import quiet_stderr
@@ -133,10 +133,7 @@ def _session(path: Path, data: bytes, provider: str) -> onnxruntime.InferenceSes
                 onnxruntime.preload_dlls()  # finds CUDA that was installed as Python packages
             return onnxruntime.InferenceSession(data, options, providers=[PROVIDERS[name] for name in chain])
     except ORT_ERRORS as error:
-        reason = str(error).split(" : ")[-1].strip().splitlines()
-        raise InputError(
-            f"{path} is not a usable ONNX model: {reason[0] if reason else type(error).__name__}"
-        ) from None
+        raise unusable_model(path, error) from None
 
 
 def _check(session: onnxruntime.InferenceSession, metadata: ModelMetadata, path: Path) -> None:

@@ -13,30 +13,29 @@ import torch
 from torch import Tensor
 
 from fer_nas.artifacts import ModelMetadata
-from fer_nas.errors import InputError
+from fer_nas.errors import InputError, unusable_model
 
 INPUT, OUTPUT = "image", "probabilities"
 
 
-def open_model(path: Path) -> tuple[onnxruntime.InferenceSession, ModelMetadata]:
-    """A CPU session of a model that fer-nas exported, and its metadata; anything else is an InputError."""
+def open_model(path: Path, threads: int | None = None) -> tuple[onnxruntime.InferenceSession, ModelMetadata]:
+    """A CPU session of a model that fer-nas exported, and its metadata; anything else is an InputError.
+
+    threads: default torch's number.
+    """
     path = Path(path)
     if not path.is_file():
         raise InputError(f"model not found: {path}")
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; they come as exceptions too
-    options.intra_op_num_threads = torch.get_num_threads()
+    options.intra_op_num_threads = threads or torch.get_num_threads()
     try:
         session = onnxruntime.InferenceSession(path.read_bytes(), options, providers=["CPUExecutionProvider"])
     except OSError as error:
         raise InputError(f"cannot read {path}: {error.strerror or error}") from None
     except Exception as error:  # onnxruntime's errors are private classes without a common base
-        raise InputError(f"{path} is not a readable ONNX model: {_first_line(error)}") from None
+        raise unusable_model(path, error) from None
     return session, ModelMetadata.from_strings(session.get_modelmeta().custom_metadata_map, str(path))
-
-
-def _first_line(error: Exception) -> str:
-    return str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
 
 
 def run_model(session: onnxruntime.InferenceSession, images_NCSS: Tensor, batch_size: int = 64) -> Tensor:

@@ -232,7 +232,7 @@ def test_files_that_are_no_fer_model(content: bytes | str | None, tmp_path: Path
         model = onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10)
         path.write_bytes(model.SerializeToString())
     expected = {None: "model not found", "plain": "not a model that fer-nas exported"}.get(
-        content, "not a readable ONNX"
+        content, "is not a usable ONNX model: "
     )
     with pytest.raises(InputError, match=expected) as caught:
         open_model(path)

@@ -11,6 +11,7 @@ from onnx import helper
 
 from fer_nas.classes import FACE_CLASSES
 from fer_nas.errors import InputError
+from fer_nas.export.runtime import open_model
 
 
 @pytest.fixture(scope="module")
@@ -66,6 +67,16 @@ def test_a_folder_and_a_truncated_model(tmp_path, model):
     (tmp_path / "half.onnx").write_bytes(data[: len(data) // 2])
     with pytest.raises(InputError, match=r"half\.onnx"):
         classifier.load(tmp_path / "half.onnx")
+
+
+def test_the_application_and_evaluation_say_the_same_of_a_broken_file(tmp_path):
+    (tmp_path / "odd.onnx").write_bytes(b"garbage")
+    said = []
+    for opener in (classifier.load, open_model):
+        with pytest.raises(InputError, match=r"odd\.onnx is not a usable ONNX model: ") as raised:
+            opener(tmp_path / "odd.onnx")
+        said.append(str(raised.value))
+    assert said[0] == said[1]
 
 
 @pytest.mark.parametrize(
