@@ -166,7 +166,8 @@ class TuneRunConfig:
 
     methods: str = _f(
         "stn,delta-stn,random,bayes",
-        "Methods, separated by commas: stn, delta-stn, truncated, unrolled, neumann, random, bayes, fixed.",
+        "Methods, separated by commas: stn, delta-stn, centred-stn (Δ-STN without its linearization), truncated, "
+        "unrolled, neumann, random, bayes, fixed.",
     )
     budget: float = _f(300.0, "Seconds of each method and seed, evaluations included.", low=0)
     clock: str = _f(
@@ -206,13 +207,13 @@ class TuneConfig:
     hyper_learning_rate: float = _f(0.01, "Learning rate of λ's RMSprop.", low=0)
     train_steps: int = _f(5, "Steps of the weights before each step of λ.", low=1)
     warmup_epochs: int = _f(5, "First epochs in which λ is frozen.", low=0)
-    perturbation: float = _f(1.0, "stn, delta-stn: first standard deviation of λ's perturbation.", low=1e-6)
+    perturbation: float = _f(1.0, "Best responses: first standard deviation of λ's perturbation.", low=1e-6)
     perturb: str = _f(
         "batch",
-        "stn, delta-stn: another λ for every batch, or for every example, which steadies the gradient and costs more.",
+        "Best responses: another λ for every batch, or for every example, which steadies the gradient and costs more.",
         ("batch", "example"),
     )
-    entropy_weight: float = _f(1e-3, "stn, delta-stn: weight of the perturbation's entropy.", low=0)
+    entropy_weight: float = _f(1e-3, "Best responses: weight of the perturbation's entropy.", low=0)
     neumann_terms: int = _f(5, "neumann: terms of the series.", low=1)
     trial_epochs: int = _f(10, "random, bayes: epochs of each training.", low=1)
 

@@ -50,6 +50,10 @@ RIVALS: dict[str, Rival] = {
     for row in (
         Rival(name="stn", make=lambda config, seed: STN(perturbation=perturbation(config, seed)), reads_hyper=True),
         Rival(name="delta-stn", make=lambda config, seed: DeltaSTN(perturbation=perturbation(config, seed))),
+        Rival(
+            name="centred-stn",
+            make=lambda config, seed: DeltaSTN(perturbation=perturbation(config, seed), linearize=False),
+        ),
         Rival(name="truncated", make=lambda config, seed: Unrolled(last=1), samples_masks=False),
         Rival(name="unrolled", make=lambda config, seed: Unrolled(), samples_masks=False),
         Rival(name="neumann", make=lambda config, seed: Neumann(terms=config.neumann_terms), samples_masks=False),
