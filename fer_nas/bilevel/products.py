@@ -5,6 +5,8 @@ v and q are vectors of w's size: the weights' tensors one behind the other, in t
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Tensor
 
@@ -71,12 +73,28 @@ def finite_products(
     task: Task, weights: Params, hyper: Tensor, batch: Batch, v: Tensor, radius: float, weight_decay: float = 0.0
 ) -> tuple[Tensor, Tensor]:
     """(Hv, Mᵀv) from one pair of gradients at w ± εv, ε = radius/‖v‖₂ (Liu et al. 2019, eq. 8); the error is O(ε²)."""
-    epsilon = radius / v.norm().clamp_min(torch.finfo(v.dtype).tiny ** 0.5)
-    center, point = flatten(weights).detach(), hyper.detach().requires_grad_()
-    found = []
-    for sign in (1.0, -1.0):
-        side = {name: w.requires_grad_() for name, w in unflatten(center + sign * epsilon * v, weights).items()}
-        slope, (over_hyper,) = gradients(task.inner_loss(side, point, batch), side, point)
+    epsilon, sides = _sides(weights, v, radius)
+    point, found = hyper.detach().requires_grad_(), []
+    for side in sides:
+        here = {name: w.requires_grad_() for name, w in side.items()}
+        slope, (over_hyper,) = gradients(task.inner_loss(here, point, batch), here, point)
         found.append((flatten(slope), over_hyper))
     (w_plus, h_plus), (w_minus, h_minus) = found
     return (w_plus - w_minus) / (2 * epsilon) + weight_decay * v, (h_plus - h_minus) / (2 * epsilon)
+
+
+def finite_mixed(task: Task, weights: Params, hyper: Tensor, batch: Batch, v: Tensor, radius: float) -> Tensor:
+    """Mᵀv of `finite_products` alone: no gradient of the weights is computed, a third of each backward pass."""
+    epsilon, sides = _sides(weights, v, radius)
+    point, found = hyper.detach().requires_grad_(), []
+    for side in sides:
+        loss = task.inner_loss(side, point, batch)
+        found.append(gradients(loss, {}, point)[1][0] if loss.requires_grad else torch.zeros_like(point))
+    return (found[0] - found[1]) / (2 * epsilon)
+
+
+def _sides(weights: Params, v: Tensor, radius: float) -> tuple[Tensor, Iterator[Params]]:
+    """ε = radius/‖v‖₂, and w + εv, w − εv, one after the other."""
+    epsilon = radius / v.norm().clamp_min(torch.finfo(v.dtype).tiny ** 0.5)
+    center = flatten(weights).detach()
+    return epsilon, (unflatten(center + sign * epsilon * v, weights) for sign in (1.0, -1.0))

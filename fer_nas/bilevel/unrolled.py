@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from fer_nas.bilevel.products import Curvature, finite_products, outer_gradients
+from fer_nas.bilevel.products import Curvature, finite_mixed, outer_gradients
 from fer_nas.bilevel.protocol import Batch, Hypergradient, InnerStep, Params, Task, descend, gradients
 from fer_nas.errors import FerNasError, InputError
 
@@ -38,7 +38,7 @@ class SecondOrder:
         if self.exact:
             mixed = Curvature(task, weights, hyper, train).mixed(direction)
         else:
-            _, mixed = finite_products(task, weights, hyper, train, direction, self.radius)
+            mixed = finite_mixed(task, weights, hyper, train, direction, self.radius)
         return Hypergradient(direct=direct, response=-step.learning_rate * mixed, loss=loss)
 
 
