@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from enum import StrEnum
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,6 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 import fer_nas
+from fer_nas import model_commands
 from fer_nas.config import (
     SEARCH_PRESETS,
     TRAIN_PRESETS,
@@ -36,6 +35,8 @@ app = typer.Typer(
 )
 for command in (
     live_commands.live,
+    live_commands.cameras,
+    live_commands.timeline,
     live_commands.models,
     live_commands.info,
     live_commands.fetch,
@@ -45,6 +46,57 @@ for command in (
 bench = typer.Typer(no_args_is_help=True, help="Measure what fer-nas does on this machine.")
 bench.command("live")(guarded(live_commands.bench_live))
 app.add_typer(bench, name="bench")
+for command in (model_commands.export, model_commands.evaluate, model_commands.verify):
+    app.command()(command)
+
+
+@bench.command("search")
+@guarded
+def bench_search(
+    methods: Annotated[str, typer.Option("--methods", help="Methods of search, with commas.")] = "darts-1st,darts-2nd",
+    forms: Annotated[
+        str,
+        typer.Option(
+            "--forms",
+            help="Forms of the supernet, with commas: plain (channels first), channels-last, fast, compiled; others are "
+            "compared with the first.",
+        ),
+    ] = "plain,fast",
+    space: Annotated[str, typer.Option("--space", help="Search space.")] = "darts",
+    batch_size: Annotated[int, typer.Option("--batch-size", min=2, help="Images a step, for w and for λ each.")] = 16,
+    channels: Annotated[int, typer.Option("--channels", min=1, help="Channels of the first cells (C).")] = 16,
+    layers: Annotated[int, typer.Option("--layers", min=1, help="Number of cells.")] = 8,
+    image_size: Annotated[int, typer.Option("--image-size", min=8, help="Side of the images in pixels.")] = 32,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Timed steps of each; one more warms up.")] = 5,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: torch's own.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Keep the record in this JSON file, over an older one.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All figures as JSON.")] = False,
+) -> None:
+    """Time the steps of a search: images a second, step time and peak memory by method and form, taking turns."""
+    from fer_nas.artifacts import write_json
+    from fer_nas.search import bench as search_bench
+
+    options = search_bench.BenchOptions(
+        methods=tuple(methods.split(",")),
+        forms=tuple(forms.split(",")),
+        space=space,
+        batch_size=batch_size,
+        channels=channels,
+        layers=layers,
+        image_size=image_size,
+        steps=steps,
+        device=device,
+        threads=threads,
+    )
+    if out is not None:
+        write_json(out, {})  # a place that cannot be written is told before the work, not after it
+    record = search_bench.run(options, _notes())
+    if out is not None:
+        write_json(out, record)
+    search_bench.show(record, as_json)
 
 
 def _version(value: bool) -> None:
@@ -200,70 +252,6 @@ def _print_report(report: dict[str, Any]) -> None:
     table.add_row("parameters", f"{report['parameters']:,}", "")
     table.add_row("FLOPs of one image", f"{report['flops']:,}", "")
     Console().print(table)
-
-
-class Weights(StrEnum):
-    best = "best"
-    last = "last"
-
-
-@app.command()
-@guarded
-def export(
-    run: Annotated[Path, typer.Argument(help="Folder of a training run.")],
-    out: Annotated[Path | None, typer.Option("--out", help="Where to; default: model.onnx in the run folder.")] = None,
-    weights: Annotated[
-        Weights, typer.Option("--weights", help="Best by validation, or of the last epoch.")
-    ] = Weights.best,
-) -> None:
-    """Write a training run as one ONNX file, after its check against PyTorch on at least 256 images."""
-    from fer_nas.export.onnx import export as run_export
-    from fer_nas.progress import say
-
-    say(_notes(), f"exporting {run}; the file is then checked against PyTorch on the run's validation images")
-    result = run_export(run, out, checkpoint=weights.value)
-    typer.echo(
-        f"{result.path}  {result.size / 1000:.0f} kB, opset {result.metadata.opset}, "
-        f"largest difference to PyTorch {result.max_difference:.1e} on {result.checked} images"
-    )
-
-
-class SplitName(StrEnum):
-    val = "val"
-    test = "test"
-    test_largest = "test_largest"
-
-
-@app.command()
-@guarded
-@configured(DataConfig)
-def evaluate(
-    settings: dict[str, Any],
-    model: Annotated[Path, typer.Argument(help="An exported .onnx file, or the folder of a training run.")],
-    split: Annotated[
-        SplitName, typer.Option("--split", help="Which images; test_largest: FER+ by the largest vote.")
-    ] = SplitName.test,
-    weights: Annotated[
-        Weights, typer.Option("--weights", help="Of a run folder: best by validation, or last epoch's.")
-    ] = Weights.best,
-    as_json: Annotated[bool, typer.Option("--json", help="All figures as JSON.")] = False,
-) -> None:
-    """Accuracy of a model on a split of a data set: ONNX through onnxruntime, a run through PyTorch.
-
-    Without --data a run is scored on its own images.
-    """
-    from fer_nas.export.evaluate import evaluate as run_evaluate
-    from fer_nas.export.evaluate import images_for
-
-    images, seed = images_for(model, settings)
-    value = run_evaluate(model, images, split.value, checkpoint=weights.value, seed=seed)
-    if as_json:
-        typer.echo(json.dumps(value, indent=2))
-    else:
-        typer.echo(
-            f"{value['dataset']} {value['split']} accuracy {100 * value['accuracy']:.2f} % "
-            f"({value['correct']} of n = {value['n']}), macro-F1 {100 * value['macro_f1']:.2f} %, {value['runtime']}"
-        )
 
 
 @app.command()

@@ -18,6 +18,8 @@ SGD = "--learning-rate --learning-rate-min --momentum --weight-decay --gradient-
 OPTIONS = {
     "live": "--camera --source --model --detector --yunet --provider --headless --window --save --records --smoothing "
     "--threshold --blur-faces --baseline --prior",
+    "cameras": "--json",
+    "timeline": "RECORDS --out",
     "models": "--json",
     "info": "MODEL --json",
     "bench live": "--source --model --detector --frames --faces --seconds --window --json",
@@ -32,8 +34,9 @@ OPTIONS = {
     "tune": "--out --resume --methods --budget --clock --seeds --seed --device --threads --problem --hyperparameters "
     "--width --wrong-labels --batch-size --learning-rate --momentum --hyper-learning-rate --train-steps "
     f"--warmup-epochs --perturbation --perturb --entropy-weight --neumann-terms --trial-epochs {DATA}",
-    "export": "RUN --out --weights",
+    "export": "RUN --out --weights --int8 --fp16 --calibrate",
     "evaluate": f"MODEL --split --weights --json {DATA}",
+    "verify": f"MODEL --split --json {DATA}",
     "data": f"PATH --sheet --json {DATA}",
     "demo": "--out --picture",
 }

@@ -17,7 +17,7 @@ from onnxruntime.capi import onnxruntime_pybind11_state
 from fer_nas.artifacts import ModelMetadata
 from fer_nas.classes import FACE_CLASSES
 from fer_nas.errors import InputError, unusable_model
-from fer_nas_live import models
+from fer_nas_live import models, yunet
 from fer_nas_live.machine import usable_cores
 from fer_nas_live.quiet import quiet_stderr
 
@@ -131,9 +131,27 @@ def _session(path: Path, data: bytes, provider: str) -> onnxruntime.InferenceSes
         with quiet_stderr(), contextlib.redirect_stdout(io.StringIO()):
             if provider != "cpu" and hasattr(onnxruntime, "preload_dlls"):
                 onnxruntime.preload_dlls()  # finds CUDA that was installed as Python packages
-            return onnxruntime.InferenceSession(data, options, providers=[PROVIDERS[name] for name in chain])
+            return onnxruntime.InferenceSession(data, options, providers=[_with_options(name) for name in chain])
     except ORT_ERRORS as error:
         raise unusable_model(path, error) from None
+
+
+def _with_options(provider: str) -> str | tuple[str, dict[str, str]]:
+    """The provider as onnxruntime takes it. TensorRT builds an engine for minutes: it is kept in the cache folder."""
+    folder = yunet.cache_dir() if provider == "tensorrt" else None
+    if folder is None:
+        return PROVIDERS[provider]
+    place = folder / "tensorrt"
+    try:
+        place.mkdir(parents=True, exist_ok=True)
+    except OSError:  # the engine is built at every start instead
+        return PROVIDERS[provider]
+    return PROVIDERS[provider], {
+        "trt_engine_cache_enable": "1",
+        "trt_engine_cache_path": str(place),
+        "trt_timing_cache_enable": "1",
+        "trt_timing_cache_path": str(place),
+    }
 
 
 def _check(session: onnxruntime.InferenceSession, metadata: ModelMetadata, path: Path) -> None:

@@ -152,6 +152,28 @@ def doctor(as_json: Annotated[bool, typer.Option("--json", help="The report as J
         print_report(value, Console())
 
 
+def cameras(as_json: Annotated[bool, typer.Option("--json", help="The list as JSON.")] = False) -> None:
+    """List the cameras that are there, each with the size of its picture or why none comes."""
+    from fer_nas_live.cameras import cameras as find_cameras
+    from fer_nas_live.cameras import lines
+
+    found = find_cameras()
+    typer.echo(json.dumps(found, indent=2, ensure_ascii=False) if as_json else "\n".join(lines(found)))
+
+
+def timeline(
+    records: Annotated[Path, typer.Argument(help="What live wrote with --records, .jsonl or .csv.")],
+    out: Annotated[Path | None, typer.Option("--out", help="The picture; default: RECORDS with .png.")] = None,
+) -> None:
+    """Draw recorded expressions over time: for each face its label and, stacked below it, all probabilities."""
+    from fer_nas_live.timeline import write
+
+    path, found = write(records, out)
+    if found.broken:
+        typer.echo(f"warning: {found.broken} lines of {records} could not be read (a run that was killed?)", err=True)
+    typer.echo(f"{path}: {len(found.faces)} faces in {found.frames} frames, {found.end:.1f} s")
+
+
 def bench_live(
     source: Annotated[
         str | None, typer.Option("--source", help="Video file; a film with moving faces is made where not given.")

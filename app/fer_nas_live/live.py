@@ -126,7 +126,8 @@ def run(options: LiveOptions, out: Console, notes: Console) -> Summary:
             loop = Loop(source, recognizer, summary, saver, record, show, stop, options.blur_faces)
             loop.run(out, notes)
     if source.continuous:
-        say(out, summary.line())
+        for text in (summary.line(), *summary.track_lines()):
+            say(out, text)
     for what, path in (("saved", options.save), ("records", options.records)):
         if path and path.exists():
             note(f"{what}: {path}")
@@ -195,7 +196,7 @@ class Loop:
                     self.record.write(frame, faces)
                 if self.saver and image is not None:
                     self.saver.write(frame, image)
-                self.summary.count(faces, now - start)
+                self.summary.count(faces, now - start, frame.time if source.continuous else None)
                 if not source.continuous:
                     tell(out, frame, faces, source.kind == "folder")
                 advance(faces)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 from pathlib import Path, PurePosixPath
 from typing import Protocol
 
@@ -18,6 +19,10 @@ from fer_nas_live.sources import Frame, Source
 VIDEO_CODECS = {".mp4": "mp4v", ".m4v": "mp4v", ".mov": "mp4v", ".mkv": "mp4v", ".avi": "MJPG"}
 MEASURED_FRAMES = 20
 """A camera's real frame rate is measured over this many frames before its video is begun."""
+
+
+CHECKED_EVERY, LEAST_FREE = 25, 16 << 20
+"""Every so many frames of a video the free bytes of the disk are looked at; with fewer than these it is ended."""
 
 
 class Saver(Protocol):
@@ -99,7 +104,7 @@ class VideoSaver:
     """
 
     def __init__(self, path: Path, fps: float | None) -> None:
-        self.path, self.fps = path, fps
+        self.path, self.fps, self.frames = path, fps, 0
         self.size: tuple[int, int] | None = None
         self._waiting: list[tuple[float, np.ndarray]] = []
         self._writer: cv2.VideoWriter | None = None
@@ -107,6 +112,10 @@ class VideoSaver:
         self._temporary = self._files.enter_context(atomic_path(path))
 
     def write(self, frame: Frame, image: np.ndarray) -> None:
+        """Add a frame; FerNasError where the disk is nearly full, with room left to finish what was written."""
+        if self.frames % CHECKED_EVERY == 0 and (free := _free(self.path)) is not None and free < LEAST_FREE:
+            raise FerNasError(f"{self.path}: the disk is full; the video ends after {self.frames} frames")
+        self.frames += 1
         padded = _even(image)
         if self.size is None:
             self.size = (padded.shape[1], padded.shape[0])
@@ -140,7 +149,10 @@ class VideoSaver:
         self._waiting = []
 
     def close(self) -> None:
-        """Finish the file and give it its name; without a single frame no file is left."""
+        """Finish the file and give it its name; without a single frame no file is left.
+
+        FerNasError, and no file, where it does not hold what was written: OpenCV tells of no failed write.
+        """
         if self._writer is None and self._waiting:
             self._begin()
         if self._writer is None or not self._writer.isOpened():
@@ -148,11 +160,25 @@ class VideoSaver:
             return
         with quiet_stderr():
             self._writer.release()
+            capture = cv2.VideoCapture(str(self._temporary.absolute()), cv2.CAP_FFMPEG)
+            count = capture.get(cv2.CAP_PROP_FRAME_COUNT) if capture.isOpened() else -1
+            capture.release()
+        if count < 0.98 * self.frames - 1:  # some containers tell the count by their length, rounded
+            self._abandon()
+            raise FerNasError(f"{self.path} could not be written whole (is the disk full?); it was taken away")
         self._files.close()
 
     def _abandon(self) -> None:
         self._files.pop_all()
         self._temporary.unlink(missing_ok=True)
+
+
+def _free(path: Path) -> int | None:
+    """Bytes that are free where `path` lies; None where that cannot be told."""
+    try:
+        return shutil.disk_usage(path.absolute().parent).free
+    except OSError:
+        return None
 
 
 def _even(image: np.ndarray) -> np.ndarray:

@@ -86,14 +86,17 @@ def open_source(*, camera: int | None, source: str | None, note: Note) -> Source
     return _picture(path) if looks_like_picture(path) else _video(path, note)
 
 
-def usable_cameras(limit: int = 10) -> list[int]:
-    """Indices of cameras that deliver a frame; on Linux only /dev/video* are tried."""
-    if sys.platform.startswith("linux"):
-        numbers = sorted(int(p.name[5:]) for p in Path("/dev").glob("video*") if p.name[5:].isdigit())[:limit]
-    else:
-        numbers = list(range(min(limit, 4)))
+def camera_numbers(limit: int = 10) -> list[int]:
+    """Numbers that may be cameras: on Linux those of /dev/video*, elsewhere the first four."""
+    if not sys.platform.startswith("linux"):
+        return list(range(min(limit, 4)))
+    return sorted(int(p.name[5:]) for p in Path("/dev").glob("video*") if p.name[5:].isdigit())[:limit]
+
+
+def usable_cameras() -> list[int]:
+    """Numbers of cameras that deliver a frame."""
     found = []
-    for number in numbers:
+    for number in camera_numbers():
         with quiet_stderr():
             capture = cv2.VideoCapture(number)
             if capture.isOpened() and capture.read()[0]:

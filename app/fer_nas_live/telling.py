@@ -14,9 +14,12 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 from fer_nas_live.faces import Face
 from fer_nas_live.sources import Frame, Source
+from fer_nas_live.tracking import FORGET_AFTER
 
 NOTE_EVERY = 10.0
 """Seconds between progress lines where the output is no terminal."""
+TOLD = 10
+"""Faces of which the summary tells the time by expression."""
 AGES = 5000
 """How many frames' ages are kept for the percentiles of the summary."""
 
@@ -25,6 +28,7 @@ AGES = 5000
 class Summary:
     """What a run saw and used; `exit_code` is 0, or 130 and 143 after SIGINT and SIGTERM.
 
+    `tracks`: followed face → seconds by label, from frame to frame.
     `ages`: seconds from a live frame's grab to when it had been shown, of the last frames.
     """
 
@@ -36,20 +40,38 @@ class Summary:
     frames_with_face: int = 0
     labels: Counter[str] = field(default_factory=Counter)
     ages: deque[float] = field(default_factory=lambda: deque(maxlen=AGES))
+    tracks: dict[int, dict[str, float]] = field(default_factory=dict)
     seconds: float = 0.0
     exit_code: int = 0
+    _before: float | None = None
 
     @property
     def fps(self) -> float:
         return self.frames / self.seconds if self.seconds > 0 else 0.0
 
-    def count(self, faces: list[Face], seconds: float) -> None:
-        """Take in one frame; `seconds` have passed since the start."""
+    def count(self, faces: list[Face], seconds: float, time: float | None = None) -> None:
+        """Take in one frame; `seconds` have passed since the start. time: of the frame, where one follows another."""
         self.frames += 1
         self.faces += len(faces)
         self.frames_with_face += bool(faces)
         self.labels.update(face.label for face in faces)
         self.seconds = seconds
+        if time is not None:
+            step = 0.0 if self._before is None else min(FORGET_AFTER, max(0.0, time - self._before))
+            self._before = time
+            for face in faces:
+                times = self.tracks.setdefault(face.track, {})
+                times[face.label] = times.get(face.label, 0.0) + step
+
+    def track_lines(self) -> list[str]:
+        """A line for each of the faces that were seen longest: seconds by label."""
+        order = sorted(self.tracks, key=lambda track: -sum(self.tracks[track].values()))
+        told = [
+            f"face {track}: "
+            + ", ".join(f"{name} {t:.1f} s" for name, t in sorted(self.tracks[track].items(), key=lambda x: -x[1]))
+            for track in sorted(order[:TOLD])
+        ]
+        return told + ([f"and {len(order) - TOLD} faces that were seen for less"] if len(order) > TOLD else [])
 
     def line(self) -> str:
         shares = ", ".join(f"{name} {100 * n / self.faces:.0f} %" for name, n in self.labels.most_common())

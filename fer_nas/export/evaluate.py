@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +11,8 @@ from torch import Tensor
 
 from fer_nas.artifacts import ModelMetadata
 from fer_nas.config import DataConfig, override
-from fer_nas.data.load import load
 from fer_nas.errors import InputError
-from fer_nas.export.images import match_channels
+from fer_nas.export.images import load_for, match_channels, part_of
 from fer_nas.export.runtime import open_model, run_model
 from fer_nas.export.trained import open_trained
 from fer_nas.train.metrics import summary
@@ -39,15 +37,8 @@ def evaluate(
     where the model's classes are not the data set's, in its order, or the split is not there.
     """
     predict, metadata, runtime = _open(Path(model), torch.device(device), checkpoint)
-    data = load(replace(config, image_size=metadata.input_size), seed=seed)
-    if data.classes != metadata.classes:
-        raise InputError(
-            f"{model} knows {', '.join(metadata.classes)}; {config.data} has {', '.join(data.classes)}: "
-            "give the data set, and the --labels, that it was trained on"
-        )
-    if split not in data.splits or not len(data.splits[split]):
-        raise InputError(f"{config.data} has no images in split {split!r}; it has {', '.join(data.splits)}")
-    part = data.splits[split]
+    data = load_for(model, metadata, config, seed)
+    part = part_of(data, split, config.data)
     images = match_channels(part.images, metadata.channels)
     scores_NK = torch.cat([predict(chunk) for chunk in images.split(batch_size)])
     return {

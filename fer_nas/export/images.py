@@ -5,10 +5,17 @@ Shapes: N images, C channels, S side in pixels; uint8.
 
 from __future__ import annotations
 
+from dataclasses import replace
+from pathlib import Path
+
 import torch
 from torch import Tensor
 
-from fer_nas.data.split import DataSet
+from fer_nas.artifacts import ModelMetadata
+from fer_nas.config import DataConfig
+from fer_nas.data.load import load
+from fer_nas.data.split import DataSet, Split
+from fer_nas.errors import InputError
 
 LUMA = (0.299, 0.587, 0.114)  # ITU-R BT.601: what OpenCV and Pillow use for RGB → grey
 
@@ -24,6 +31,24 @@ def match_channels(images_NCSS: Tensor, channels: int) -> Tensor:
     weights = torch.tensor(LUMA).view(1, 3, 1, 1)
     parts = [(chunk.cpu().float() * weights).sum(1, keepdim=True).round() for chunk in images_NCSS.split(1024)]
     return torch.cat(parts).to(torch.uint8)
+
+
+def load_for(model: Path, metadata: ModelMetadata, config: DataConfig, seed: int) -> DataSet:
+    """The data set of `config` at the model's image size; InputError where its classes are not the model's."""
+    data = load(replace(config, image_size=metadata.input_size), seed=seed)
+    if data.classes != metadata.classes:
+        raise InputError(
+            f"{model} knows {', '.join(metadata.classes)}; {config.data} has {', '.join(data.classes)}: "
+            "give the data set, and the --labels, that it was trained on"
+        )
+    return data
+
+
+def part_of(data: DataSet, split: str, where: str) -> Split:
+    """A split by its name; InputError where it is not there or is empty."""
+    if split not in data.splits or not len(data.splits[split]):
+        raise InputError(f"{where} has no images in split {split!r}; it has {', '.join(data.splits)}")
+    return data.splits[split]
 
 
 def gather_check_images(data: DataSet, count: int, seed: int = 0) -> tuple[Tensor, str]:

@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import onnx
 import torch
+from onnxruntime import InferenceSession, SessionOptions
 from onnxruntime.quantization import CalibrationDataReader, CalibrationMethod, QuantType
 from onnxruntime.quantization.calibrate import create_calibrator
 from onnxruntime.quantization.qdq_quantizer import QDQQuantizer
@@ -28,11 +29,11 @@ from torch import Tensor
 
 from fer_nas.artifacts import ModelMetadata, atomic_path
 from fer_nas.config import DataConfig
-from fer_nas.data.load import load
-from fer_nas.data.split import Split
+from fer_nas.data.split import DataSet
 from fer_nas.errors import FerNasError, InputError
-from fer_nas.export.images import match_channels
-from fer_nas.export.runtime import INPUT, OUTPUT, open_model, run_model
+from fer_nas.export.images import load_for, match_channels
+from fer_nas.export.runtime import INPUT, open_model, run_model
+from fer_nas.export.trained import open_trained
 
 MOST_LOST = 0.005
 """Accuracy on the validation split that a smaller file may lose, as a share."""
@@ -45,7 +46,10 @@ KEPT_STEPS = (0, 2, 4, 8, 16, 32)
 
 @dataclass(frozen=True, kw_only=True)
 class SmallModel:
-    """A smaller file as written; accuracies are on the `count` validation images, `kept` operations are in float."""
+    """A smaller file as written; accuracies are on the `count` validation images, `kept` operations are in float.
+
+    `metadata` has the accuracy on the test split, where there is one: it was read once, after validation had chosen.
+    """
 
     path: Path
     metadata: ModelMetadata
@@ -57,113 +61,119 @@ class SmallModel:
     kept: tuple[str, ...] = ()
 
 
+@dataclass(frozen=True, kw_only=True)
+class _Original:
+    """The float32 file, its images, and its accuracy on the validation split."""
+
+    path: Path
+    proto: onnx.ModelProto
+    metadata: ModelMetadata
+    data: DataSet
+    accuracy: float
+
+    def images(self, split: str) -> Tensor:
+        return match_channels(self.data.splits[split].images, self.metadata.channels).cpu()
+
+
 def int8(model: Path, config: DataConfig, out: Path, *, seed: int = 0) -> SmallModel:
     """`model` as an int8 file, calibrated on training images of `config` drawn by `seed`.
 
     FerNasError where even with the most operations in float it loses more than MOST_LOST.
     """
-    _, metadata = open_model(model)
-    train, val = _images(model, metadata, config, seed)
-    chosen = torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:CALIBRATION]
-    calibration = train.images[chosen]
-    proto = onnx.load(str(model))
+    original = _open(model, config, seed)
+    train = original.images("train")
+    calibration = train[torch.randperm(len(train), generator=torch.Generator().manual_seed(seed))[:CALIBRATION]]
+    proto = onnx.ModelProto()
+    proto.CopyFrom(original.proto)
     _name_nodes(proto)
+    wanted = [node.name for node in proto.graph.node if node.op_type in QUANTIZED]
+    heavy = [node.name for node in proto.graph.node if node.op_type in ("Conv", "Gemm", "MatMul")]
+    ranked: list[str] = []
+    lost = 0.0
     with _quiet():
         ranges = _ranges(proto, calibration)
-        wanted = [node.name for node in proto.graph.node if node.op_type in QUANTIZED]
-        harm = _harm(proto, ranges, [n.name for n in proto.graph.node if n.op_type in ("Conv", "Gemm")], calibration)
-        ranked = sorted(harm, key=lambda name: -harm[name])
-
-        def attempt(kept: int) -> onnx.ModelProto:
-            return _quantized(proto, ranges, [name for name in wanted if name not in ranked[:kept]])
-
-        tried: SmallModel | None = None
         for kept in KEPT_STEPS:
-            if kept >= len(ranked) and kept:
+            if kept and kept >= len(heavy):
                 break
-            tried = _written(model, attempt(kept), metadata, val, out, "int8", tuple(ranked[:kept]))
-            if tried.path == out:
-                return tried
-    assert tried is not None
-    raise FerNasError(
-        f"{out} not written: int8 has {100 * tried.accuracy:.2f} % on {tried.count} validation images, float32 "
-        f"{100 * tried.float_accuracy:.2f} %, with {len(tried.kept)} operations left in float"
-    )
+            if kept and not ranked:
+                ranked = _by_harm(proto, ranges, heavy, calibration)
+            small = _quantized(proto, ranges, [name for name in wanted if name not in ranked[:kept]])
+            accuracy = _accuracy(small, original, "val")
+            if (lost := original.accuracy - accuracy) <= MOST_LOST:
+                return _write(small, original, out, "int8", accuracy, tuple(ranked[:kept]))
+    raise _not_written(out, "int8", original, lost)
 
 
 def float16(model: Path, config: DataConfig, out: Path, *, seed: int = 0) -> SmallModel:
     """`model` with float16 weights and arithmetic; input and output stay float32. FerNasError as for int8."""
-    _, metadata = open_model(model)
-    _, val = _images(model, metadata, config, seed)
+    original = _open(model, config, seed)
     with _quiet():
-        half = convert_float_to_float16(onnx.load(str(model)), keep_io_types=True)
-    made = _written(model, half, metadata, val, out, "float16", ())
-    if made.path == out:
-        return made
-    raise FerNasError(
-        f"{out} not written: float16 has {100 * made.accuracy:.2f} % on {made.count} validation images, float32 "
-        f"{100 * made.float_accuracy:.2f} %"
-    )
+        half = convert_float_to_float16(original.proto, keep_io_types=True)
+    accuracy = _accuracy(half, original, "val")
+    if original.accuracy - accuracy > MOST_LOST:
+        raise _not_written(out, "float16", original, original.accuracy - accuracy)
+    return _write(half, original, out, "float16", accuracy, ())
 
 
-def _images(model: Path, metadata: ModelMetadata, config: DataConfig, seed: int) -> tuple[Split, Split]:
-    """Training and validation split as the model takes them."""
+def _open(model: Path, config: DataConfig, seed: int) -> _Original:
+    """The model and its images; InputError for one that is small already, and for a data set without validation."""
+    _, metadata = open_model(model)
     if metadata.precision != "float32":
         raise InputError(f"{model} is {metadata.precision} already; give the float32 file")
-    data = load(replace(config, image_size=metadata.input_size), seed=seed)
-    if data.classes != metadata.classes:
-        raise InputError(
-            f"{model} knows {', '.join(metadata.classes)}; {config.data} has {', '.join(data.classes)}: "
-            "give the data set, and the --labels, that it was trained on"
-        )
+    data = load_for(model, metadata, config, seed)
     if "val" not in data.splits:
         raise InputError(f"{config.data} has no validation split, on which the smaller file is checked")
-    return tuple(  # type: ignore[return-value]
-        replace(part, images=match_channels(part.images, metadata.channels).cpu())
-        for part in (data.train, data.splits["val"])
+    original = _Original(path=model, proto=onnx.load(str(model)), metadata=metadata, data=data, accuracy=float("nan"))
+    return replace(original, accuracy=_accuracy(original.proto, original, "val"))
+
+
+def _accuracy(proto: onnx.ModelProto, original: _Original, split: str) -> float:
+    found_NK = _run(proto, original.images(split))
+    return (found_NK.argmax(1) == original.data.splits[split].labels().cpu().numpy()).mean().item()
+
+
+def _not_written(out: Path, precision: str, original: _Original, lost: float) -> FerNasError:
+    return FerNasError(
+        f"{out} not written: {precision} loses {100 * lost:.2f} points of {100 * original.accuracy:.2f} % on "
+        f"{len(original.data.splits['val'])} validation images; at most {100 * MOST_LOST:g} are accepted"
     )
 
 
-def _written(
-    model: Path,
-    proto: onnx.ModelProto,
-    metadata: ModelMetadata,
-    val: Split,
-    out: Path,
-    precision: str,
-    kept: tuple[str, ...],
+def _write(
+    proto: onnx.ModelProto, original: _Original, out: Path, precision: str, accuracy: float, kept: tuple[str, ...]
 ) -> SmallModel:
-    """Write the file and score it; it gets the name `out` only where it holds, else `path` is None's stand-in."""
-    metadata = replace(metadata, precision=precision, test_accuracy=None, test_count=None)
-    labels = val.labels().cpu()
-
-    def accuracy(file: Path) -> float:
-        session, _ = open_model(file)
-        return (run_model(session, val.images).argmax(1) == labels).double().mean().item()
-
-    before = accuracy(model)
-    metadata = replace(metadata, extra=metadata.extra | {"float_val_accuracy": before, "kept_float": len(kept)})
-    with tempfile.TemporaryDirectory() as folder:
-        draft = Path(folder) / "draft.onnx"
-        _short_names(proto)
-        onnx.helper.set_model_props(proto, metadata.to_strings())
-        draft.write_bytes(proto.SerializeToString())
-        after = accuracy(draft)
-        metadata = replace(metadata, extra=metadata.extra | {"val_accuracy": after, "val_count": len(val)})
-        onnx.helper.set_model_props(proto, metadata.to_strings())
-        data = proto.SerializeToString()
-    holds = after >= before - MOST_LOST
-    if holds:
-        with atomic_path(out) as temporary:
-            temporary.write_bytes(data)
+    """Write the file that validation accepted, with its accuracy on the test split in its metadata."""
+    splits = original.data.splits
+    test = "test" in splits
+    metadata = replace(
+        original.metadata,
+        precision=precision,
+        test_accuracy=_accuracy(proto, original, "test") if test else None,
+        test_count=len(splits["test"]) if test else None,
+        extra={
+            name: value for name, value in original.metadata.extra.items() if name not in ("test_largest", "macro_f1")
+        }
+        | {
+            "val_accuracy": accuracy,
+            "val_count": len(splits["val"]),
+            "float_val_accuracy": original.accuracy,
+            "kept_float": len(kept),
+        },
+    )
+    _short_names(proto)
+    onnx.helper.set_model_props(proto, metadata.to_strings())
+    data = proto.SerializeToString()
+    with atomic_path(out) as temporary:
+        temporary.write_bytes(data)
+        open_model(temporary)
     return SmallModel(
-        path=out if holds else Path(),
+        path=out,
         metadata=metadata,
         size=len(data),
-        float_size=model.stat().st_size,
-        accuracy=after,
-        float_accuracy=before,
-        count=len(val),
+        float_size=original.path.stat().st_size,
+        accuracy=accuracy,
+        float_accuracy=original.accuracy,
+        count=len(splits["val"]),
         kept=kept,
     )
 
@@ -208,18 +218,20 @@ def _quantized(proto: onnx.ModelProto, ranges: Any, nodes: list[str]) -> onnx.Mo
     return quantizer.model.model
 
 
-def _harm(proto: onnx.ModelProto, ranges: Any, nodes: list[str], images: Tensor) -> dict[str, float]:
-    """Node → mean absolute change of the probabilities when it alone is quantized."""
+def _by_harm(proto: onnx.ModelProto, ranges: Any, nodes: list[str], images: Tensor) -> list[str]:
+    """The nodes, first the one whose quantization alone moves the probabilities most (mean absolute change)."""
     some = images[:PROBE]
     reference = _run(proto, some)
-    return {name: float(np.abs(_run(_quantized(proto, ranges, [name]), some) - reference).mean()) for name in nodes}
+    harm = {name: float(np.abs(_run(_quantized(proto, ranges, [name]), some) - reference).mean()) for name in nodes}
+    return sorted(nodes, key=lambda name: -harm[name])
 
 
 def _run(proto: onnx.ModelProto, images: Tensor) -> np.ndarray:
-    from onnxruntime import InferenceSession
-
-    session = InferenceSession(proto.SerializeToString(), providers=["CPUExecutionProvider"])
-    return session.run([OUTPUT], {INPUT: images.numpy().astype(np.float32)})[0]
+    """(N, K) probabilities of uint8 images."""
+    options = SessionOptions()
+    options.intra_op_num_threads = torch.get_num_threads()
+    session = InferenceSession(proto.SerializeToString(), options, providers=["CPUExecutionProvider"])
+    return run_model(session, images).numpy()
 
 
 def _name_nodes(proto: onnx.ModelProto) -> None:
@@ -262,3 +274,25 @@ def _quiet() -> Iterator[None]:
 
 MAKERS: dict[str, Callable[..., SmallModel]] = {"int8": int8, "fp16": float16}
 """Option of `fer-nas export` → what makes the file."""
+
+
+def run(name: str, model: Path, given: Path, calibrate: str | None, out: Path) -> str:
+    """Make the small file `name` of the float file `model` beside `out`; what to tell of it.
+
+    given: the run folder or file that the user named; its own images are used unless `calibrate` names others.
+    """
+    _, metadata = open_model(model)
+    config, seed = DataConfig(labels=metadata.labels or "fer2013"), int(metadata.extra.get("seed", 0))
+    if given.is_dir():
+        config = open_trained(given).data
+    elif calibrate is None and metadata.dataset != "drawn":
+        raise InputError(f"give the images with --calibrate; {model} was trained on {metadata.dataset}")
+    if calibrate is not None:
+        config = replace(config, data=calibrate, dataset=None, votes=None)
+    path = out.with_name(f"{out.stem}.{name}.onnx")
+    made = MAKERS[name](model, config, path, seed=seed)
+    return (
+        f"{made.path}  {made.size / 1000:.0f} kB, {100 * made.size / made.float_size:.1f} % of the float file; "
+        f"validation accuracy {100 * made.accuracy:.2f} %, float {100 * made.float_accuracy:.2f} % (n = {made.count}); "
+        f"{len(made.kept)} operations left in float"
+    )

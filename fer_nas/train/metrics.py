@@ -57,6 +57,17 @@ def macro_f1(confusion_KK: Tensor) -> float:
     return f1[present].mean().item()
 
 
+def calibration_error(labels_N: Tensor, probabilities_NK: Tensor, bins: int = 15) -> float:
+    """Expected calibration error Σ_b n_b/N · |accuracy_b − mean confidence_b| over equal bins of the largest
+    probability (Naeini et al. 2015; Guo et al. 2017), 0 to 1; NaN for no examples.
+    """
+    confidence_N, predicted_N = probabilities_NK.double().max(1)
+    right_N = (predicted_N == labels_N).double()
+    bin_N = (confidence_N * bins).ceil().long().clamp(1, bins) - 1
+    gap_B = torch.zeros(bins, dtype=torch.float64).index_add(0, bin_N, right_N - confidence_N)
+    return (gap_B.abs().sum() / len(labels_N)).item() if len(labels_N) else float("nan")
+
+
 def parameters(module: nn.Module) -> int:
     """Number of learned values (buffers such as BatchNorm's running statistics are not counted)."""
     return sum(parameter.numel() for parameter in module.parameters())

@@ -104,3 +104,14 @@ def test_summary_is_plain_json() -> None:
 def test_summary_refuses_an_empty_split() -> None:
     with pytest.raises(ValueError, match="no examples"):
         metrics.summary(torch.tensor([], dtype=torch.int64), torch.tensor([], dtype=torch.int64), ("a", "b"))
+
+
+def test_calibration_error_by_hand() -> None:
+    # confidences 0.9, 0.9, 0.6, 0.6 with right, right, right, wrong: bins of 1/15 put them in two groups of two
+    probabilities = torch.tensor([[0.9, 0.1], [0.1, 0.9], [0.6, 0.4], [0.6, 0.4]])
+    found = metrics.calibration_error(torch.tensor([0, 1, 0, 1]), probabilities)
+    assert found == pytest.approx((2 * abs(1 - 0.9) + 2 * abs(0.5 - 0.6)) / 4)
+    sure = torch.eye(3)
+    assert metrics.calibration_error(torch.tensor([0, 1, 2]), sure) == 0
+    assert metrics.calibration_error(torch.tensor([1, 2, 0]), sure) == 1
+    assert math.isnan(metrics.calibration_error(torch.zeros(0), torch.zeros(0, 3)))
