@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import numpy as np
 import pytest
 from fer_nas_live import classifier, correction, drawing, film
@@ -103,7 +105,7 @@ def test_blurred_faces_are_not_recognizable_and_the_rest_stays(loaded):
 
 
 def flips(labels):
-    return sum(a != b for a, b in zip(labels, labels[1:], strict=False))
+    return sum(a != b for a, b in itertools.pairwise(labels))
 
 
 def followed(smoothing, rows, fps):

@@ -106,7 +106,7 @@ def test_flow_finds_a_shift_and_a_scale(dx, dy, scale):
     box = (100.0, 70.0, 80.0, 90.0)
     middle = np.array([140.0, 115.0])
     matrix = np.array([[scale, 0, 0], [0, scale, 0]], np.float64)
-    matrix[:, 2] = middle + [dx, dy] - scale * middle
+    matrix[:, 2] = middle * (1 - scale) + np.array([dx, dy])
     flow = Flow(320)
     flow.look(picture)
     assert flow.follow([box]) == [None], "nothing before the first frame"
