@@ -58,8 +58,8 @@ def bench_search(
         str,
         typer.Option(
             "--forms",
-            help="Forms of the supernet, with commas: plain (channels first), channels-last, fast, compiled; others are "
-            "compared with the first.",
+            help="Forms of the supernet, with commas: plain (channels first), channels-last, fast, compiled; the first "
+            "is what others are compared with.",
         ),
     ] = "plain,fast",
     space: Annotated[str, typer.Option("--space", help="Search space.")] = "darts",

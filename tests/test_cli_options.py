@@ -23,6 +23,8 @@ OPTIONS = {
     "models": "--json",
     "info": "MODEL --json",
     "bench live": "--source --model --detector --frames --faces --seconds --window --json",
+    "bench search": "--methods --forms --space --batch-size --channels --layers --image-size --steps --device "
+    "--threads --out --json",
     "fetch": "WHAT --from --url",
     "doctor": "--json",
     "toy": "--out --json",

@@ -1,0 +1,260 @@
+"""`fer-nas bench search`: what a step of a search costs on this machine, for each method and form of the supernet.
+
+A step is the search's own (λ once, then w once), on images of noise. All searches stand side by side in one process and
+take turns, so what disturbs the machine disturbs all of them; ratios are formed within a turn, and medians over turns.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import subprocess
+import sys
+import time
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+from rich.table import Table
+
+import fer_nas
+from fer_nas.artifacts import RunFolder
+from fer_nas.config import SearchConfig, override
+from fer_nas.data.split import DataSet, Split
+from fer_nas.errors import FerNasError, InputError
+from fer_nas.progress import say
+from fer_nas.runtime import choose_device, describe_device, enough_memory, generator, peak_memory_mib
+from fer_nas.search.run import Search
+
+FORMS = {
+    "plain": "the definition, channels first",
+    "channels-last": "the definition, channels last",
+    "compiled": "the definition, channels last, each cell by torch.compile",
+    "fast": "the same function with fewer and larger kernels",
+}
+CLASSES = 10
+
+
+@dataclass(frozen=True, kw_only=True)
+class BenchOptions:
+    """steps: timed steps of each search; one more before them warms up."""
+
+    methods: tuple[str, ...] = ("darts-1st", "darts-2nd")
+    forms: tuple[str, ...] = ("plain", "fast")
+    space: str = "darts"
+    batch_size: int = 16
+    channels: int = 16
+    layers: int = 8
+    image_size: int = 32
+    steps: int = 5
+    device: str = "auto"
+    threads: int | None = None
+
+    def __post_init__(self) -> None:
+        for name, known in (("forms", FORMS), ("methods", None)):
+            given = getattr(self, name)
+            if not given or len(set(given)) < len(given):
+                raise InputError(f"--{name} is {','.join(given)!r}; give one or more, each once, with commas")
+            for word in given:
+                if known is not None and word not in known:
+                    raise InputError(f"--{name}: {word!r} is none of {', '.join(known)}")
+        if self.batch_size < 2:
+            raise InputError("--batch-size is 1; BatchNorm needs at least 2 images a batch")
+
+
+class Contestant:
+    """One search: a method with one form of the supernet."""
+
+    def __init__(self, options: BenchOptions, method: str, form: str) -> None:
+        config = override(
+            SearchConfig(),
+            {
+                "method": method,
+                "space": options.space,
+                "form": "fast" if form == "fast" else "plain",
+                "batch_size": options.batch_size,
+                "channels": options.channels,
+                "layers": options.layers,
+                "device": options.device,
+            },
+        )
+        draw = generator("bench")
+        count, size = 4 * options.batch_size, options.image_size
+        split = Split(
+            images=torch.randint(256, (count, 3, size, size), generator=draw, dtype=torch.uint8),
+            targets=torch.arange(count) % CLASSES,
+            names=("noise",) * count,
+        )
+        dataset = DataSet(name="noise", classes=tuple(map(str, range(CLASSES))), splits={"train": split})
+        self.search = Search(config, RunFolder(Path("bench")), dataset, Console(quiet=True))  # nothing is written
+        supernet = self.search.state.task.supernet
+        if form == "plain":
+            supernet.to(memory_format=torch.contiguous_format)
+        if form == "compiled":
+            for cell in supernet.cells:
+                cell.compile()
+        self.batch = next(iter(self.search.start_epoch()))
+
+    def step(self) -> tuple[float, float]:
+        """Seconds of wall and of CPU time."""
+        device = self.search.device
+        wall, cpu = time.perf_counter(), time.process_time()
+        self.search.one_step(self.batch)
+        if device.type == "cuda":
+            torch.cuda.synchronize(device)
+        return time.perf_counter() - wall, time.process_time() - cpu
+
+
+def run(options: BenchOptions, notes: Console) -> dict[str, Any]:
+    """The record: settings, machine, and a row for each method and form."""
+    device = choose_device(options.device)
+    before = torch.get_num_threads()
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    try:
+        with enough_memory():
+            return _measure(options, device, notes)
+    finally:
+        torch.set_num_threads(before)
+
+
+def _measure(options: BenchOptions, device: torch.device, notes: Console) -> dict[str, Any]:
+    entries: dict[tuple[str, str], Contestant] = {}
+    memory: dict[tuple[str, str], dict[str, float | None]] = {}
+    left_out: dict[str, str] = {}
+    for method in options.methods:
+        for form in options.forms:
+            say(notes, f"{method}, {form}: memory, and a step to warm up")
+            try:
+                made = Contestant(options, method, form)
+                if device.type == "cuda":
+                    torch.cuda.reset_peak_memory_stats(device)
+                made.step()
+            except InputError:
+                raise
+            except Exception as error:  # what a compiler or its backend raises is not known beforehand
+                if form != "compiled":
+                    raise
+                left_out[f"{method}, {form}"] = (str(error).splitlines() or [type(error).__name__])[0]
+                continue
+            entries[method, form] = made
+            memory[method, form] = _memory(options, method, form, device)
+    times: dict[tuple[str, str], list[tuple[float, float]]] = {key: [] for key in entries}
+    order = list(entries)
+    for turn in range(options.steps):
+        say(notes, f"turn {turn + 1} of {options.steps}")
+        for place in range(len(order)):  # another one begins each turn, so that none always follows the same
+            key = order[(place + turn) % len(order)]
+            times[key].append(entries[key].step())
+    return {
+        "fer_nas_version": fer_nas.__version__,
+        "torch": torch.__version__,
+        "device": describe_device(device),
+        "options": asdict(options),
+        "rows": [_row(key, times, memory[key], options) for key in order],
+        "left_out": left_out,
+    }
+
+
+def _row(
+    key: tuple[str, str],
+    times: dict[tuple[str, str], list[tuple[float, float]]],
+    memory: dict[str, float | None],
+    options: BenchOptions,
+) -> dict[str, Any]:
+    """Figures of one contestant; `speedup` is against the same method in the first form."""
+    wall, cpu = ([one[i] for one in times[key]] for i in (0, 1))
+    first = times.get((key[0], options.forms[0]), times[key])
+    return {
+        "method": key[0],
+        "form": key[1],
+        "images_per_second": options.batch_size / statistics.median(wall),
+        "step_seconds": spread(wall),
+        "cpu_seconds": spread(cpu),
+        "speedup": spread([a[0] / b for a, b in zip(first, wall, strict=True)]),
+        "speedup_cpu": spread([a[1] / max(b, 1e-9) for a, b in zip(first, cpu, strict=True)]),
+        **memory,
+        "steps": [{"wall": a, "cpu": b} for a, b in times[key]],
+    }
+
+
+def spread(values: list[float]) -> dict[str, float]:
+    return {"median": statistics.median(values), "low": min(values), "high": max(values)}
+
+
+def _memory(options: BenchOptions, method: str, form: str, device: torch.device) -> dict[str, float | None]:
+    """Peak memory in MiB, and what of it was there before the first step; on a CPU from a process of its own."""
+    if device.type == "cuda":
+        return {"peak_memory_mib": peak_memory_mib(device), "memory_before_mib": None}
+    words = json.dumps({**asdict(options), "methods": [method], "forms": [form]})
+    child = subprocess.run(
+        [sys.executable, "-c", "from fer_nas.search import bench; bench.report_memory()"],
+        input=words,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if child.returncode:
+        last = (child.stderr.strip().splitlines() or ["it was killed"])[-1]
+        raise FerNasError(f"{method}, {form}: the process that measures memory failed: {last}")
+    return json.loads(child.stdout.splitlines()[-1])
+
+
+def report_memory() -> None:
+    """In a process of its own: two steps; before and peak as JSON to stdout."""
+    read = json.load(sys.stdin)
+    options = BenchOptions(**{name: tuple(v) if isinstance(v, list) else v for name, v in read.items()})
+    if options.threads:
+        torch.set_num_threads(options.threads)
+    made = Contestant(options, options.methods[0], options.forms[0])
+    before = _resident_peak_mib()
+    for _ in range(2):  # the second one has momentum buffers
+        made.step()
+    print(json.dumps({"peak_memory_mib": _resident_peak_mib(), "memory_before_mib": before}))
+
+
+def _resident_peak_mib() -> float | None:
+    """Largest resident size; where Linux tells it, without what a parent process held."""
+    status = Path("/proc/self/status")
+    if status.exists():
+        for line in status.read_text().splitlines():
+            if line.startswith("VmHWM:"):
+                return int(line.split()[1]) / 1024
+    return peak_memory_mib(torch.device("cpu"))
+
+
+def show(record: dict[str, Any], as_json: bool) -> None:
+    """To stdout; where that is no terminal, wide enough for every column."""
+    if as_json:
+        print(json.dumps(record, indent=2, ensure_ascii=False))
+        return
+    console = Console()
+    (console if console.is_terminal else Console(width=150)).print(table(record))
+
+
+def table(record: dict[str, Any]) -> Table:
+    options = record["options"]
+    title = (
+        f"batch {options['batch_size']}, {options['image_size']}×{options['image_size']}, C={options['channels']}, "
+        f"{options['layers']} cells, space {options['space']}; {record['device']}; median [least, largest] of "
+        f"n = {options['steps']}; ratio: {options['forms'][0]}'s time to the row's"
+    )
+    made = Table("method", "form", "images/s", "step, s", "CPU, s", "ratio", "CPU ratio", "peak, MiB", title=title)
+    for row in record["rows"]:
+        peak = row["peak_memory_mib"]
+        made.add_row(
+            row["method"],
+            row["form"],
+            f"{row['images_per_second']:.3g}",
+            *(_cell(row[name]) for name in ("step_seconds", "cpu_seconds", "speedup", "speedup_cpu")),
+            "" if peak is None else f"{peak:.0f}",
+        )
+    for name, why in record["left_out"].items():
+        made.add_row(*name.split(", "), "does not run here:", why)
+    return made
+
+
+def _cell(values: dict[str, float]) -> str:
+    return f"{values['median']:.3g} \\[{values['low']:.3g}, {values['high']:.3g}]"
