@@ -204,8 +204,9 @@ def _memory(options: BenchOptions, method: str, form: str, device: torch.device)
 
 def report_memory() -> None:
     """In a process of its own: two steps; before and peak as JSON to stdout."""
-    read = json.load(sys.stdin)
-    options = BenchOptions(**{name: tuple(v) if isinstance(v, list) else v for name, v in read.items()})
+    read: dict[str, Any] = json.load(sys.stdin)
+    given: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in read.items()}
+    options = BenchOptions(**given)
     if options.threads:
         torch.set_num_threads(options.threads)
     made = Contestant(options, options.methods[0], options.forms[0])

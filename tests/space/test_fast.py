@@ -9,6 +9,7 @@ from torch.func import functional_call
 
 from fer_nas.bilevel.methods import find_method
 from fer_nas.bilevel.protocol import InnerStep
+from fer_nas.bilevel.response import best_response, plain_weights, with_response
 from fer_nas.errors import InputError
 from fer_nas.space import fast_kernels
 from fer_nas.space.fast import fast_logits
@@ -89,6 +90,31 @@ def test_weights_are_arguments() -> None:
     assert difference(fast, plain) < TOLERANCE
     slopes = [torch.autograd.grad(out.square().sum(), scale, retain_graph=True)[0] for out in (plain, fast)]
     assert difference(slopes[1], slopes[0]) < TOLERANCE
+
+
+@pytest.mark.parametrize("space", SPACES)
+def test_best_response_weights(space: str) -> None:
+    """W(r) with its row scales: the fast form at W(r) against the best-response layers' own forward, and gradients by
+    the general weights, W_hyper, V and r. A kernel sees only W(r), so r per example (B, n) needs the plain form."""
+    net, mixtures = supernet(SPACES[space], channels=3, layers=2), random_mixtures(SPACES[space])
+    learner = best_response(net, 5, rescale_std=0.5)
+    x = 255 * torch.rand(2, 1, 8, 8, dtype=torch.float64)
+    response = torch.randn(5, dtype=torch.float64, requires_grad=True)
+    weights = dict(learner.named_parameters())
+    plain = with_response(learner, weights, response, x, mixtures)
+    fast = fast_logits(net, plain_weights(learner, weights, response), mixtures, x)
+    assert difference(fast, plain) < TOLERANCE
+    inputs = {**weights, **mixtures, "response": response}
+    g = torch.randn_like(plain)
+    slopes = [torch.autograd.grad(out, list(inputs.values()), g, allow_unused=True) for out in (plain, fast)]
+    reached = 0
+    for name, expected, found in zip(inputs, *slopes, strict=True):
+        assert (expected is None) == (found is None), name
+        if expected is not None and found is not None:
+            largest = max(found.abs().max(), expected.abs().max())
+            assert difference(found, expected) < TOLERANCE or largest < 1e-12, name
+            reached += bool(largest >= 1e-12) and name.endswith(("_hyper", "_rescale", "response"))
+    assert reached > 10
 
 
 def test_without_weight_gradients_none_is_computed(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,0 +1,103 @@
+"""How a search's step scales: images a second against batch, channels, cells and image side, each ×1, ×2, ×4.
+
+Plain and fast form of `darts-1st` take turns at every point, one thread. Time is the process's CPU time, median of
+`--steps` after one step to warm up; the exponent is the slope of log time over log factor, by least squares.
+
+    python benchmarks/scaling.py --out docs/scaling.png --record scaling.json
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import math
+import statistics
+from dataclasses import asdict, replace
+from pathlib import Path
+
+import matplotlib
+import torch
+
+from fer_nas.search.bench import BenchOptions, Contestant
+
+matplotlib.use("Agg")
+from matplotlib import pyplot as plt
+
+AXES = {"batch_size": "batch", "channels": "channels C", "layers": "cells", "image_size": "image side, pixels"}
+FACTORS = (1, 2, 4)
+FORMS = {"plain": "tab:gray", "fast": "tab:blue"}
+
+
+def measure(options: BenchOptions, steps: int) -> dict[str, list[float]]:
+    """CPU seconds of every timed step by form."""
+    made = {form: Contestant(options, "darts-1st", form) for form in FORMS}
+    times: dict[str, list[float]] = {form: [] for form in FORMS}
+    for turn in range(steps + 1):
+        for form, contestant in made.items():
+            _, cpu = contestant.step()
+            if turn:
+                times[form].append(cpu)
+    return times
+
+
+def exponent(seconds: list[float]) -> float:
+    x, y = [math.log(f) for f in FACTORS], [math.log(s) for s in seconds]
+    mean_x, mean_y = statistics.fmean(x), statistics.fmean(y)
+    return sum((a - mean_x) * (b - mean_y) for a, b in zip(x, y, strict=True)) / sum((a - mean_x) ** 2 for a in x)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--out", type=Path, required=True)
+    parser.add_argument("--record", type=Path, help="keep every figure in this JSON file")
+    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--batch-size", type=int, default=8)
+    parser.add_argument("--channels", type=int, default=8)
+    parser.add_argument("--layers", type=int, default=3)
+    parser.add_argument("--image-size", type=int, default=16)
+    wish = parser.parse_args()
+    torch.set_num_threads(1)
+    base = BenchOptions(
+        batch_size=wish.batch_size,
+        channels=wish.channels,
+        layers=wish.layers,
+        image_size=wish.image_size,
+        device="cpu",
+        threads=1,
+    )
+    first = measure(base, wish.steps)
+    record = {"base": asdict(base), "steps": wish.steps, "axes": {}}
+    figure, panels = plt.subplots(1, len(AXES), figsize=(13, 3.4), sharey=True, layout="constrained")
+    for panel, (axis, label) in zip(panels, AXES.items(), strict=True):
+        values = [factor * getattr(base, axis) for factor in FACTORS]
+        points = [first] + [measure(replace(base, **{axis: value}), wish.steps) for value in values[1:]]
+        record["axes"][axis] = {"values": values, "seconds": points}
+        for form, color in FORMS.items():
+            seconds = [statistics.median(point[form]) for point in points]
+            batches = values if axis == "batch_size" else [base.batch_size] * len(values)
+            speed = [batch / s for batch, s in zip(batches, seconds, strict=True)]
+            low = [v - b / max(p[form]) for v, b, p in zip(speed, batches, points, strict=True)]
+            high = [b / min(p[form]) - v for v, b, p in zip(speed, batches, points, strict=True)]
+            e = exponent(seconds)
+            panel.errorbar(
+                values, speed, [low, high], color=color, marker="o", capsize=3, label=f"{form}, time ~ x^{e:.2f}"
+            )
+            record["axes"][axis][f"exponent_{form}"] = e
+            print(f"{axis} {values}, {form}: {', '.join(f'{s:.3f}' for s in seconds)} s a step, exponent {e:.2f}")
+        panel.set(xlabel=label, xscale="log", yscale="log", xticks=values, xticklabels=values)
+        panel.minorticks_off()
+        panel.grid(alpha=0.3)
+        panel.legend(fontsize=8)
+    panels[0].set_ylabel("images per CPU second")
+    figure.suptitle(
+        f"darts-1st, one thread, around batch {base.batch_size}, C={base.channels}, {base.layers} cells, "
+        f"{base.image_size}×{base.image_size}; median and range of n = {wish.steps}",
+        fontsize=10,
+    )
+    figure.savefig(wish.out, dpi=110)
+    if wish.record:
+        wish.record.write_text(json.dumps(record, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()
