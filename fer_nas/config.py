@@ -92,11 +92,14 @@ class WeightsConfig:
     gradient_clip: float = _f(5.0, "Largest norm of the weights' gradient.", low=0)
 
 
+SEARCH_METHODS = ("darts-1st", "darts-2nd", "implicit", "soba", "darts-stn", "darts-delta-stn")
+
+
 @dataclass(frozen=True, kw_only=True)
 class ArchConfig:
     """The optimizer of the architecture parameters λ: Adam, betas (0.5, 0.999)."""
 
-    method: str = _f("darts-1st", "How λ's gradient is estimated.", ("darts-1st", "darts-2nd"))
+    method: str = _f("darts-1st", "How λ's gradient is estimated.", SEARCH_METHODS)
     space: str = _f("darts", "Search space; see docs/architecture.md.", ("darts", "auto-fernet", "fer"))
     form: str = _f(
         "auto",
@@ -110,6 +113,53 @@ class ArchConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ResponseConfig:
+    """How a method estimates the response of the weights to λ. What is not given of a best response is as --response
+    says, so each of these options changes one thing of the published or of the project's own form."""
+
+    arch_every: int = _f(1, "Steps of the weights for each step of λ.", low=1)
+    terms: int = _f(10, "implicit: terms of the Neumann series.", low=1)
+    adjoint_rate: float = _f(0.05, "soba: rate of the carried adjoint's step.", low=0)
+    adjoint_damping: float = _f(1.0, "soba: damping μ of (H + μ)⁻¹, which bounds the adjoint where H is flat.", low=0)
+    adjoint_every: int = _f(2, "soba: steps of λ for each step of the adjoint, which has most of the price.", low=1)
+    response: str = _f(
+        "own",
+        "Best responses: as published (MacKay et al. 2019; Bae and Grosse 2020), or the form that did best here.",
+        ("own", "published"),
+    )
+    response_clip: float | None = _f(
+        None,
+        "soba and best responses: largest norm of the response as a share of the direct term's, since a response that "
+        "is not learned yet points anywhere; 0 for no bound.",
+        low=0,
+    )
+    response_input: str | None = _f(
+        None,
+        "Best responses read λ's logits (raw), or the mixture that they make (softmax), which a shift of an edge's "
+        "logits does not change.",
+        ("raw", "softmax"),
+    )
+    response_reads: str | None = _f(
+        None,
+        "The layers of a cell read all of λ, or that of their own kind of cell (cell), which halves V.",
+        ("all", "cell"),
+    )
+    response_start: float | None = _f(
+        None, "Standard deviation of V and C at the start; at 0 the search begins as first order.", low=0
+    )
+    response_rate: float | None = _f(
+        None, "Adam's rate for V, C, W_hyper and b_hyper; 0 is the weights' own SGD.", low=0
+    )
+    sigma: float | None = _f(None, "Standard deviation of λ's perturbation at the start.", low=1e-6)
+    learn_sigma: bool | None = _f(None, "Learn the perturbation's scale, in a step of λ under noise.")
+    entropy_weight: float = _f(1e-3, "Weight τ of the perturbation's entropy, where its scale is learned.", low=0)
+    pairs: bool | None = _f(None, "Perturb by ε and −ε on the same batch, which cancels noise for twice the time.")
+    linearize: bool | None = _f(
+        None, "darts-delta-stn: learn the response on the linearized network, as published, or on the network itself."
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SearchConfig:
     """`fer-nas search`: the defaults are the published settings (Liu et al. 2019), preset `paper`."""
 
@@ -117,6 +167,7 @@ class SearchConfig:
     data: DataConfig = DataConfig()
     network: NetworkConfig = NetworkConfig()
     arch: ArchConfig = ArchConfig()
+    response: ResponseConfig = ResponseConfig()
     weights: WeightsConfig = WeightsConfig()
     augment: AugmentConfig = AugmentConfig()
 

@@ -22,6 +22,7 @@ PANELS = {
     "data": "Data",
     "network": "Network",
     "arch": "Architecture parameters",
+    "response": "Response of the weights to λ",
     "augment": "Augmentation",
     "recipe": "Recipe",
 }

@@ -29,6 +29,9 @@ OPTIONS = {
     "doctor": "--json",
     "toy": "--out --json",
     "search": "--preset --out --resume --method --space --form --arch-learning-rate --arch-weight-decay "
+    "--arch-every --terms --adjoint-rate --adjoint-damping --adjoint-every --response --response-clip "
+    "--response-input --response-reads --response-start --response-rate --sigma --learn-sigma --no-learn-sigma "
+    "--entropy-weight --pairs --no-pairs --linearize --no-linearize "
     f"--warmup-epochs {RUN} {DATA} {NETWORK} {SGD} {AUGMENT}",
     "train": "GENOTYPE --preset --out --resume --nesterov --no-nesterov --warmup-epochs --label-smoothing "
     "--drop-path --dropout --auxiliary --no-auxiliary --auxiliary-weight --ema --progressive --mixed-precision "

@@ -12,7 +12,7 @@ from torch import Tensor
 
 from fer_nas.bilevel.protocol import Batch, InnerStep, NetworkTask, Params, Task, gradients
 from fer_nas.bilevel.response import split_weights
-from fer_nas.bilevel.stn import STN, clipped, general_step, require_finite, require_response
+from fer_nas.bilevel.stn import STN, clipped, general_step, require_response
 from fer_nas.errors import InputError
 
 
@@ -54,7 +54,7 @@ class DeltaSTN(STN):
             more, step = self.response_step(response, slope, step)
             weights = {name: (moved | more)[name] for name in weights}
             losses += [loss.detach(), around]
-        require_finite(losses, "training", self)
+        self.finish(losses)
         return weights, step
 
     def inner_loss(self, task: Task, weights: Params, point: Tensor, center: Tensor, batch: Batch) -> Tensor:

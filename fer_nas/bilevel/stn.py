@@ -45,6 +45,7 @@ class STN:
         if self.perturbation.learn and not self.outer_noise:
             raise InputError(f"{type(self).__name__}: σ learns from ε in the λ step; turn outer_noise on or learn off")
         self._adam = Adam(rate=self.adam_rate) if self.adam_rate else None
+        self.loss: Tensor | None = None  # mean L_train over the last `fit`, at λ+ε
 
     def respond(self, point: Tensor, center: Tensor) -> Tensor:
         """What the best-response layers read at λ = point; `center` is the present λ."""
@@ -64,8 +65,12 @@ class STN:
             more, step = self.response_step(response, slope, step)
             weights = {name: (moved | more)[name] for name in weights}
             losses.append(loss)
-        require_finite(losses, "training", self)
+        self.finish(losses)
         return weights, step
+
+    def finish(self, losses: list[Tensor]) -> None:
+        require_finite(losses, "training", self)
+        self.loss = torch.stack(losses).mean() if losses else None
 
     def perturbed_slope(
         self, task: Task, weights: Params, learning: Params, center: Tensor, batch: Batch

@@ -17,8 +17,6 @@ from torch import Tensor
 import fer_nas
 from fer_nas import parallel
 from fer_nas.artifacts import GenotypeFile, RunFolder, read_json, write_json
-from fer_nas.bilevel.methods import find_method
-from fer_nas.bilevel.protocol import InnerStep
 from fer_nas.config import SearchConfig, from_dict, to_dict
 from fer_nas.data import batches
 from fer_nas.data.split import DataSet
@@ -38,9 +36,16 @@ from fer_nas.runtime import (
     require_finite,
     save_checkpoint,
 )
-from fer_nas.search.state import build, validate, velocity
+from fer_nas.search.record import ResponseRecord
+from fer_nas.search.state import build, validate
 from fer_nas.space.decode import count_skips, decode
 from fer_nas.space.relax import entropy
+
+
+def share(value: float | None) -> str:
+    """Of the response and the direct term; – where nothing responds."""
+    return "–" if value is None else f"{value:.2f}"
+
 
 COLUMNS: Columns = {
     "epoch": ("epoch", str),
@@ -48,6 +53,8 @@ COLUMNS: Columns = {
     "val_loss": ("val loss", number),
     "val_accuracy": ("val accuracy", percent),
     "arch_entropy": ("λ entropy", number),
+    "response_ratio": ("|resp|/|dir|", share),
+    "response_cosine": ("cos", share),
     "skips_normal": ("skips n", str),
     "skips_reduce": ("skips r", str),
     "seconds": ("time", seconds),
@@ -63,7 +70,6 @@ class Search(EpochLoop):
     def __init__(self, config: SearchConfig, folder: RunFolder, dataset: DataSet, console: Console) -> None:
         self.config, self.dataset = config, dataset
         device = choose_device(config.run.device)
-        self.method = find_method(config.arch.method).make()
         halves = batches.halves(dataset.train, generator(config.run.seed, "halves"))
         self.weights_split, self.arch_split = (half.to(device) for half in halves)
         self.val_split = dataset.splits.get("val", halves[1]).to(device)
@@ -82,6 +88,7 @@ class Search(EpochLoop):
         self.warmup = min(config.arch.warmup_epochs, config.run.epochs - 1)
         self.seconds_before = 0.0  # spent in the epochs before this one
         self.state = build(config, dataset, device)
+        self.response = ResponseRecord(device)
 
     @property
     def title(self) -> str:
@@ -96,12 +103,14 @@ class Search(EpochLoop):
             with fits_checkpoint(file):
                 *progress, self.seconds_before = saved["progress"]
                 self.set_progress(*progress)
+                self.response.sums.copy_(saved["response"])
         if self.first:
             self.folder.keep_epochs(self.epoch - 1)
 
     def save(self) -> None:
         progress = [*self.progress(), self.seconds_before]
-        save_checkpoint(self.folder / "checkpoint.pt", self.state.checkpoint() | {"progress": progress})
+        saved = self.state.checkpoint() | {"progress": progress, "response": self.response.sums}
+        save_checkpoint(self.folder / "checkpoint.pt", saved)
 
     def start_epoch(self) -> Iterator[Any]:
         """Pairs of batches: images for w, images for λ."""
@@ -128,16 +137,17 @@ class Search(EpochLoop):
         """λ one step along the hypergradient, then w one step; the training loss."""
         (train, val), state, w = batch, self.state, self.config.weights
         weights = state.task.weights()
-        if self.epoch > self.warmup:
-            step = InnerStep(
-                learning_rate=state.learning_rate,
-                momentum=w.momentum,
-                weight_decay=w.weight_decay,
-                velocity=velocity(state.weights_optimizer, list(weights)),
-            )
-            found = self.method.hypergradient(state.task, weights, state.arch, train, val, step)  # type: ignore[arg-type]
+        if self.epoch > self.warmup and self.step % self.config.response.arch_every == 0:
+            step = state.inner_step(w.momentum, w.weight_decay)
+            found = state.method.hypergradient(state.task, weights, state.arch, train, val, step)  # type: ignore[arg-type]
+            self.response.add(found)
             state.arch.grad = found.total
             state.arch_optimizer.step()
+        if state.method.needs_response:
+            step = state.inner_step(w.momentum, w.weight_decay)
+            fitted = state.method.fit(state.task, weights, state.arch.detach(), [train], step)  # type: ignore[arg-type]
+            state.accept(*fitted)
+            return state.method.loss  # type: ignore[attr-defined]
         state.weights_optimizer.zero_grad()
         loss = state.task.inner_loss(weights, state.arch.detach(), train)  # type: ignore[arg-type]
         loss.backward()
@@ -156,6 +166,7 @@ class Search(EpochLoop):
             "val_accuracy": val_accuracy,
             "learning_rate": state.learning_rate,
             "arch_entropy": sum(entropy(part).item() for part in mixtures.values()) / len(mixtures),
+            **self.response.row(),
             "skips_normal": count_skips(genotype.normal),
             "skips_reduce": count_skips(genotype.reduce),
             "peak_memory_mib": peak_memory_mib(self.device),

@@ -9,17 +9,17 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fer_nas.bilevel.protocol import InnerStep, Method, Stateful
 from fer_nas.config import SearchConfig
 from fer_nas.data import batches
 from fer_nas.data.split import DataSet, Split
 from fer_nas.errors import InputError
 from fer_nas.runtime import fits_checkpoint, generator
+from fer_nas.search.methods import FEATURE_SCALE, METHODS, form, needs_plain_form
 from fer_nas.space.supernet import Supernet
 from fer_nas.space.variants import find_space
-from fer_nas.tasks.cells import CellSearch
+from fer_nas.tasks.cells import CellSearch, responsive
 
-FIRST_DERIVATIVES = ("darts-1st", "darts-2nd")
-"""Methods that differentiate the losses once, which is what the fast form allows."""
 ARCH_BETAS = (0.5, 0.999)  # Liu et al. 2019
 
 
@@ -28,6 +28,7 @@ class State:
     """What a search learns; `checkpoint` and `restore` are each other's inverse."""
 
     task: CellSearch
+    method: Method
     arch: Tensor
     weights_optimizer: torch.optim.SGD
     arch_optimizer: torch.optim.Adam
@@ -41,24 +42,45 @@ class State:
         for group in self.weights_optimizer.param_groups:
             group["lr"] = value
 
+    def inner_step(self, momentum: float, weight_decay: float) -> InnerStep:
+        """The step that the weights take next."""
+        return InnerStep(
+            learning_rate=self.learning_rate,
+            momentum=momentum,
+            weight_decay=weight_decay,
+            velocity=velocity(self.weights_optimizer, list(self.task.weights())),
+        )
+
+    @torch.no_grad()
+    def accept(self, weights: dict[str, Tensor], step: InnerStep) -> None:
+        """Weights and momentum buffers as a method's own `fit` left them."""
+        for name, parameter in self.task.weights().items():
+            parameter.copy_(weights[name])
+            if name in step.velocity:
+                self.weights_optimizer.state[parameter]["momentum_buffer"] = step.velocity[name]
+
     def checkpoint(self) -> dict[str, Any]:
         return {
             "kind": "search",
-            "supernet": self.task.supernet.state_dict(),
+            "weights": {name: w.detach() for name, w in self.task.weights().items()},
             "arch": self.arch.detach(),
             "weights_optimizer": self.weights_optimizer.state_dict(),
             "arch_optimizer": self.arch_optimizer.state_dict(),
+            "method": self.method.state() if isinstance(self.method, Stateful) else {},
         }
 
     def restore(self, saved: dict[str, Any], where: Path) -> None:
         if saved.get("kind") != "search":
             raise InputError(f"{where} is not the checkpoint of a search")
         with fits_checkpoint(where):
-            self.task.supernet.load_state_dict(saved["supernet"])
             with torch.no_grad():
+                for name, parameter in self.task.weights().items():
+                    parameter.copy_(saved["weights"][name])
                 self.arch.copy_(saved["arch"])
             self.weights_optimizer.load_state_dict(saved["weights_optimizer"])
             self.arch_optimizer.load_state_dict(saved["arch_optimizer"])
+            if isinstance(self.method, Stateful) and saved["method"]:
+                self.method.load_state({name: value.to(self.arch.device) for name, value in saved["method"].items()})
 
 
 def build(config: SearchConfig, dataset: DataSet, device: torch.device) -> State:
@@ -76,17 +98,34 @@ def build(config: SearchConfig, dataset: DataSet, device: torch.device) -> State
         mean=mean,
         std=std,
     )
-    form = config.arch.form
-    if form == "auto" and config.arch.method not in FIRST_DERIVATIVES:
-        form = "plain"
-    task = CellSearch(supernet.to(device).to(memory_format=torch.channels_last), space, form)
+    row, wanted = METHODS[config.arch.method], config.arch.form
+    if needs_plain_form(config):
+        if wanted == "fast":
+            raise InputError(
+                f"--form fast: {config.arch.method} differentiates the network twice or forward, which the fast form "
+                "cannot; use --form plain"
+            )
+        wanted = "plain"
+    supernet = supernet.to(device).to(memory_format=torch.channels_last)
+    learner = None
+    if row.response:
+        chosen = form(config.response)
+        learner = responsive(
+            supernet,
+            CellSearch(supernet, space).layout,
+            by_cell=chosen.response_reads == "cell",
+            rescale_std=chosen.response_start,
+            generator=generator(config.run.seed, "response"),
+        )
+    task = CellSearch(supernet, space, wanted, learner=learner)
     arch = task.initial_hyper(generator(config.run.seed, "arch")).to(device).requires_grad_()
     w, a = config.weights, config.arch
     return State(
         task=task,
+        method=row.make(config, lambda hyper: FEATURE_SCALE * task.features(hyper)),
         arch=arch,
         weights_optimizer=torch.optim.SGD(
-            supernet.parameters(), w.learning_rate, momentum=w.momentum, weight_decay=w.weight_decay
+            task.weights().values(), w.learning_rate, momentum=w.momentum, weight_decay=w.weight_decay
         ),
         arch_optimizer=torch.optim.Adam(
             [arch], a.arch_learning_rate, betas=ARCH_BETAS, weight_decay=a.arch_weight_decay

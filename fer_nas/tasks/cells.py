@@ -1,6 +1,12 @@
-"""Architecture search as a bilevel problem: λ are the logits of the cells' operations, w the supernet's weights."""
+"""Architecture search as a bilevel problem: λ are the logits of the cells' operations, w the supernet's weights.
+
+λ acts twice: in the mixtures of operations (`hyper`), and, where the supernet's layers are best responses, in the
+weights W(r) that the network runs with (`response`). W(r) is formed once a step, and both forms of the network take it.
+"""
 
 from __future__ import annotations
+
+from math import prod
 
 import torch
 from torch import Tensor, nn
@@ -9,6 +15,7 @@ from torch.func import functional_call
 from fer_nas import parallel
 from fer_nas.bilevel.hyper import HyperLayout
 from fer_nas.bilevel.protocol import Params
+from fer_nas.bilevel.response import best_response, plain_weights
 from fer_nas.errors import InputError
 from fer_nas.space.fast import fast_logits, has_fast_form
 from fer_nas.space.supernet import Supernet
@@ -19,14 +26,20 @@ Examples = tuple[Tensor, Tensor]
 
 
 class CellSearch:
-    """Implements bilevel.protocol.Task.
+    """Implements bilevel.protocol.NetworkTask.
 
     A batch is (images float (B, C, S, S) in 0 to 255, targets: classes (B,) or distributions (B, K)).
     """
 
-    def __init__(self, supernet: Supernet, space: SearchSpace, form: str = "plain") -> None:
-        """form: plain, or fast, which can be differentiated once; auto is fast where the space has such a form."""
-        self.supernet = supernet
+    def __init__(
+        self, supernet: Supernet, space: SearchSpace, form: str = "plain", *, learner: nn.Module | None = None
+    ) -> None:
+        """form: plain, or fast, which can be differentiated once; auto is fast where the space has such a form.
+
+        learner: the supernet with best-response layers (see `responsive`), whose weights are then w; the supernet
+        itself gives only its shape.
+        """
+        self.supernet, self.learner = supernet, learner
         self.space = space
         # Processes that share a batch need the norms of the plain form.
         self.fast = form != "plain" and has_fast_form(supernet) and parallel.count() == 1
@@ -40,22 +53,61 @@ class CellSearch:
         return ARCH_INIT_STD * torch.randn(self.layout.size, generator=generator)
 
     def weights(self) -> Params:
-        """The supernet's own parameters by name."""
-        return dict(self.supernet.named_parameters())
+        """The parameters by name, those of the best responses among them."""
+        return dict((self.learner or self.supernet).named_parameters())
 
     def mixtures(self, hyper: Tensor) -> dict[str, Tensor]:
         return {name: self.space.relax(part) for name, part in self.layout.split(hyper).items()}
 
-    def logits(self, weights: Params, hyper: Tensor, images: Tensor) -> Tensor:
+    def features(self, hyper: Tensor) -> Tensor:
+        """The mixtures as one vector, of λ's size: what a best response can read instead of the logits."""
+        return torch.cat([part.flatten() for part in self.mixtures(hyper).values()])
+
+    def logits(self, weights: Params, hyper: Tensor, images: Tensor, response: Tensor | None = None) -> Tensor:
+        """(B, K); `response` (n,) is what the best-response layers read, None their r = 0."""
+        if self.learner is not None:
+            weights = plain_weights(self.learner, weights, response)
         if self.fast:
             return fast_logits(self.supernet, weights, self.mixtures(hyper), images)
         return functional_call(self.supernet, weights, (images, self.mixtures(hyper)))
 
+    def outputs(self, weights: Params, hyper: Tensor, batch: Examples, response: Tensor | None = None) -> Tensor:
+        return self.logits(weights, hyper, batch[0], response)
+
+    def inner_criterion(
+        self, outputs: Tensor, weights: Params, hyper: Tensor, batch: Examples, response: Tensor | None = None
+    ) -> Tensor:
+        images, targets = batch
+        return parallel.shared_mean(nn.functional.cross_entropy(outputs, targets), len(images))
+
     def inner_loss(self, weights: Params, hyper: Tensor, batch: Examples, response: Tensor | None = None) -> Tensor:
         """Cross-entropy. Both levels share it; they differ in the half of the training images a batch comes from."""
-        images, targets = batch
-        weights, (hyper,) = parallel.replicated(weights, hyper)
-        loss = nn.functional.cross_entropy(self.logits(weights, hyper, images), targets)
-        return parallel.shared_mean(loss, len(images))
+        if response is None:
+            weights, (hyper,) = parallel.replicated(weights, hyper)
+        else:
+            weights, (hyper, response) = parallel.replicated(weights, hyper, response)
+        outputs = self.outputs(weights, hyper, batch, response)
+        return self.inner_criterion(outputs, weights, hyper, batch, response)
 
     outer_loss = inner_loss
+
+
+def responsive(
+    supernet: Supernet, layout: HyperLayout, *, by_cell: bool, rescale_std: float, generator: torch.Generator
+) -> nn.Module:
+    """The supernet with every convolution and the classifier as best responses in λ, at the supernet's weights.
+
+    by_cell: a cell's layers read the logits of its own kind of cell; stem and classifier read all.
+    """
+    bounds, place = {}, 0
+    for kind, part in layout.typed.items():
+        bounds[kind] = slice(place, place + prod(part.shape))
+        place += prod(part.shape)
+
+    def reads(name: str) -> slice:
+        words = name.split(".")
+        return bounds[supernet.kinds[int(words[1])]] if by_cell and words[0] == "cells" else slice(None)
+
+    return best_response(
+        supernet, layout.size, hyper="uniform", rescale_std=rescale_std, reads=reads, generator=generator
+    )

@@ -23,8 +23,8 @@ from fer_nas.space.genotypes import find
 from fer_nas.space.variants import SPACES
 
 COLUMNS = (
-    "epoch train_loss val_loss val_accuracy learning_rate arch_entropy skips_normal skips_reduce seconds gpu_days "
-    "peak_memory_mib"
+    "epoch train_loss val_loss val_accuracy learning_rate arch_entropy response_ratio response_cosine skips_normal "
+    "skips_reduce seconds gpu_days peak_memory_mib"
 )
 
 
@@ -60,7 +60,8 @@ def test_record_of_every_epoch(straight: RunFolder) -> None:
     assert [row["epoch"] for row in rows] == [1, 2, 3, 4]
     for row in rows:
         assert set(row) == set(COLUMNS.split())
-        assert all(math.isfinite(value) for value in row.values())
+        assert row["response_ratio"] is row["response_cosine"] is None  # first order has no response
+        assert all(math.isfinite(value) for value in row.values() if value is not None)
         assert 0 <= row["val_accuracy"] <= 1 and row["peak_memory_mib"] > 1 and row["gpu_days"] == 0.0
         assert row["val_accuracy"] * 14 == pytest.approx(round(row["val_accuracy"] * 14)), "counts 14 images"
         assert {type(row["skips_normal"]), type(row["skips_reduce"])} == {int}

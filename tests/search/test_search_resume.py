@@ -36,8 +36,8 @@ def measured(run: RunFolder) -> list[dict[str, object]]:
 def assert_same_end(run: RunFolder, straight: RunFolder) -> None:
     mine, theirs = (load_checkpoint(folder / "checkpoint.pt") for folder in (run, straight))
     assert torch.equal(mine["arch"], theirs["arch"])
-    for name, value in theirs["supernet"].items():
-        assert torch.equal(mine["supernet"][name], value), name
+    for name, value in theirs["weights"].items():
+        assert torch.equal(mine["weights"][name], value), name
     assert measured(run) == measured(straight)
     assert [row["epoch"] for row in run.metrics()] == [1, 2, 3, 4]
     found, expected = (GenotypeFile.load(folder / "genotype.json") for folder in (run, straight))
@@ -133,7 +133,7 @@ def test_truncated_checkpoint(share: float, straight: RunFolder, tmp_path: Path)
         ({"kind": "train"}, r"is not the checkpoint of a search"),
         ({"arch": torch.zeros(3)}, r"does not fit this run's config.json"),
         ({"progress": [1]}, r"does not fit this run's config.json"),
-        ({"supernet": {}}, r"does not fit this run's config.json"),
+        ({"weights": {}}, r"does not fit this run's config.json"),
         ({"weights_optimizer": None}, r"does not fit this run's config.json"),
     ],
 )

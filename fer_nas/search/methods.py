@@ -1,0 +1,120 @@
+"""The methods of a search: rows of METHODS with the settings of a search, by the names that users know."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+from fer_nas.bilevel.delta_stn import DeltaSTN
+from fer_nas.bilevel.first_order import FirstOrder
+from fer_nas.bilevel.implicit import Neumann
+from fer_nas.bilevel.perturbation import Perturbation
+from fer_nas.bilevel.protocol import Method
+from fer_nas.bilevel.soba import CarriedAdjoint
+from fer_nas.bilevel.stn import STN
+from fer_nas.bilevel.unrolled import SecondOrder
+from fer_nas.config import ResponseConfig, SearchConfig
+
+FEATURE_SCALE = 8.0
+"""Of softmax(λ) where best responses read it: an entry is near 1/O, and moves by a tenth of what its logit does."""
+
+Features = Callable[[Tensor], Tensor]
+
+
+@dataclass(frozen=True, kw_only=True)
+class Form:
+    """A best response with all that can be chosen of it; the fields are those of ResponseConfig."""
+
+    response_clip: float
+    response_input: str
+    response_reads: str
+    response_start: float
+    response_rate: float
+    sigma: float
+    learn_sigma: bool
+    pairs: bool
+    linearize: bool
+
+
+FORMS = {
+    # σ and its learning, V's start and SGD for all of φ as in the papers; λ itself is read, by every layer.
+    "published": Form(
+        response_clip=0.0, response_input="raw", response_reads="all", response_start=0.01, response_rate=0.0,
+        sigma=1.0, learn_sigma=True, pairs=False, linearize=True,
+    ),
+    # V = 0 makes the first steps those of first order; pairs and Adam let φ learn from noisy batches; the bound keeps a
+    # response that is not learned yet below the direct term.
+    "own": Form(
+        response_clip=0.5, response_input="softmax", response_reads="cell", response_start=0.0, response_rate=3e-4,
+        sigma=0.1, learn_sigma=False, pairs=True, linearize=False,
+    ),
+}  # fmt: skip
+
+
+def form(config: ResponseConfig) -> Form:
+    """--response with the options beside it."""
+    base = FORMS[config.response]
+    given = {name: getattr(config, name) for name in Form.__dataclass_fields__}
+    return Form(**{name: getattr(base, name) if value is None else value for name, value in given.items()})
+
+
+@dataclass(frozen=True, kw_only=True)
+class Row:
+    """make: (configuration, features of λ) → the method. twice: it differentiates L_train twice, which the supernet's
+    fast form cannot. response: it needs best-response layers."""
+
+    make: Callable[[SearchConfig, Features], Method]
+    twice: bool = False
+    response: bool = False
+
+
+def needs_plain_form(config: SearchConfig) -> bool:
+    """Whether the method differentiates the network twice, or forward."""
+    if config.arch.method == "darts-delta-stn":
+        return form(config.response).linearize
+    return METHODS[config.arch.method].twice
+
+
+def _soba(config: SearchConfig, features: Features) -> Method:
+    chosen = config.response
+    clip = 0.5 if chosen.response_clip is None else chosen.response_clip
+    return CarriedAdjoint(
+        rate=chosen.adjoint_rate,
+        damping=chosen.adjoint_damping,
+        every=chosen.adjoint_every,
+        clip=clip or None,
+        exact=False,
+    )
+
+
+def _best_response(kind: type[STN], config: SearchConfig, features: Features) -> Method:
+    chosen = form(config.response)
+    knobs = {"linearize": chosen.linearize} if kind is DeltaSTN else {}
+    return kind(
+        perturbation=Perturbation(
+            scale=chosen.sigma,
+            learn=chosen.learn_sigma,
+            learning_rate=config.arch.arch_learning_rate,
+            entropy_weight=config.response.entropy_weight,
+            pairs=chosen.pairs,
+            seed=config.run.seed,
+        ),
+        outer_noise=chosen.learn_sigma,
+        features=features if chosen.response_input == "softmax" else None,
+        adam_rate=chosen.response_rate or None,
+        gradient_clip=config.weights.gradient_clip,
+        clip=chosen.response_clip or None,
+        **knobs,
+    )
+
+
+METHODS: dict[str, Row] = {
+    "darts-1st": Row(make=lambda config, features: FirstOrder()),
+    "darts-2nd": Row(make=lambda config, features: SecondOrder()),
+    "implicit": Row(make=lambda config, features: Neumann(terms=config.response.terms), twice=True),
+    "soba": Row(make=_soba),
+    "darts-stn": Row(make=lambda config, features: _best_response(STN, config, features), response=True),
+    "darts-delta-stn": Row(make=lambda config, features: _best_response(DeltaSTN, config, features), response=True),
+}

@@ -1,0 +1,33 @@
+"""What a search writes down of its hypergradient."""
+
+from __future__ import annotations
+
+import torch
+
+from fer_nas.bilevel.protocol import Hypergradient
+
+
+class ResponseRecord:
+    """Over the λ steps of an epoch: |response|/|direct|, and the cosine of the two.
+
+    Sums stay on the device until they are read, once an epoch. A step without a response counts for neither.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.sums = torch.zeros(3, dtype=torch.float64, device=device)
+
+    def add(self, found: Hypergradient) -> None:
+        direct, response = found.direct.double(), found.response.double()
+        sizes = direct.norm(), response.norm()
+        there = (sizes[0] > 0) & (sizes[1] > 0)
+        cosine = direct @ response / (sizes[0] * sizes[1])
+        figures = torch.stack([sizes[1] / sizes[0], cosine, torch.ones_like(cosine)])
+        self.sums += torch.where(there, figures, torch.zeros_like(figures))
+
+    def row(self) -> dict[str, float | None]:
+        """The epoch's means, None where nothing responded; and begins anew."""
+        ratio, cosine, count = self.sums.tolist()
+        self.sums.zero_()
+        if not count:
+            return {"response_ratio": None, "response_cosine": None}
+        return {"response_ratio": ratio / count, "response_cosine": cosine / count}

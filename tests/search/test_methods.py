@@ -1,0 +1,135 @@
+"""Every method in a search: λ moves, the record tells of the response, a stopped run goes on bit for bit."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+import torch
+from rich.console import Console
+
+from fer_nas.artifacts import RunFolder
+from fer_nas.bilevel.response import response_layers
+from fer_nas.config import SEARCH_METHODS, ResponseConfig, SearchConfig
+from fer_nas.data.load import load
+from fer_nas.errors import InputError
+from fer_nas.runtime import generator, load_checkpoint
+from fer_nas.search.methods import FORMS, METHODS, form
+from fer_nas.search.run import Search, resume
+from fer_nas.search.state import State
+from fer_nas.search.state import build as build_state
+
+Searched = Callable[..., RunFolder]
+Configured = Callable[..., SearchConfig]
+LEARNED = [name for name, row in METHODS.items() if row.response]
+
+
+def test_the_names_of_the_option_are_those_of_the_table() -> None:
+    assert tuple(METHODS) == SEARCH_METHODS
+
+
+@pytest.mark.parametrize("method", [name for name in METHODS if not name.startswith("darts-1") and name != "darts-2nd"])
+def test_lambda_moves_and_the_response_is_recorded(
+    searched: Searched, tmp_path: Path, method: str, cases: Path
+) -> None:
+    run = searched(cases / "fer.csv", tmp_path / "run", method=method, terms=2)
+    arch = load_checkpoint(run / "checkpoint.pt")["arch"]
+    moved = arch - 1e-3 * torch.randn(len(arch), generator=generator(0, "arch"))
+    assert moved.abs().max() > 1e-3
+    last = run.metrics()[-1]
+    assert last["response_ratio"] > 0 and -1 <= last["response_cosine"] <= 1
+    if method != "implicit":
+        assert last["response_ratio"] <= 0.5 + 1e-6  # the bound on the response
+
+
+@pytest.mark.parametrize("method", ["soba", "darts-delta-stn"])
+def test_what_a_method_carries_survives_a_stop(
+    method: str, searched: Searched, cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The adjoint, Adam's moments and the generator of ε are in the checkpoint: the end is the same, bit for bit."""
+    settings = {"method": method, "learn_sigma": method != "soba"}
+    straight = searched(cases / "fer.csv", tmp_path / "straight", **settings)
+    step = Search.one_step
+
+    def stopped(self: Search, batch: object) -> torch.Tensor:
+        if (self.epoch, self.step) == (2, 1):
+            raise KeyboardInterrupt
+        return step(self, batch)
+
+    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+        patched.setattr(Search, "one_step", stopped)
+        searched(cases / "fer.csv", tmp_path / "run", **settings)
+    resume(tmp_path / "run", Console(file=io.StringIO()))
+    mine, theirs = (load_checkpoint(path / "checkpoint.pt") for path in (tmp_path / "run", straight.path))
+    assert torch.equal(mine["arch"], theirs["arch"])
+    for part in ("weights", "method"):
+        assert theirs[part] and all(torch.equal(mine[part][name], value) for name, value in theirs[part].items())
+
+
+def state_of(config: SearchConfig) -> State:
+    return build_state(config, load(config.data, seed=config.run.seed), torch.device("cpu"))
+
+
+def batch(state: State, count: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
+    draw = torch.Generator().manual_seed(1)
+    images = 255 * torch.rand(count, 1, 16, 16, generator=draw)
+    return images, torch.randint(0, 7, (count,), generator=draw)
+
+
+@pytest.mark.parametrize("method", LEARNED)
+def test_starts_as_first_order_and_then_responds(method: str, configured: Configured, cases: Path) -> None:
+    """V = 0: the hypergradient is that of first order, to the last bit; after some steps on φ it is not."""
+    first, own = (state_of(configured(cases / "fer.csv", method=name)) for name in ("darts-1st", method))
+    step, examples = own.inner_step(0.9, 3e-4), batch(own)
+    wanted = first.method.hypergradient(first.task, first.task.weights(), first.arch, examples, examples, step)
+    found = own.method.hypergradient(own.task, own.task.weights(), own.arch, examples, examples, step)
+    assert not found.response.any()
+    torch.testing.assert_close(found.direct, wanted.direct, rtol=1e-4, atol=1e-7)
+    own.accept(*own.method.fit(own.task, own.task.weights(), own.arch.detach(), [examples] * 3, step))
+    assert own.method.hypergradient(own.task, own.task.weights(), own.arch, examples, examples, step).response.any()
+
+
+@pytest.mark.parametrize("method", LEARNED)
+def test_published_form_and_its_two_networks(method: str, configured: Configured, cases: Path) -> None:
+    """Fast and plain form give one loss at one response; Δ-STN's linearization needs the plain form and says so."""
+    config = configured(cases / "fer.csv", method=method, response="published", linearize=False)
+    fast, plain = (state_of(replace(config, arch=replace(config.arch, form=name))) for name in ("fast", "plain"))
+    examples, weights = batch(fast), fast.task.weights()
+    response = torch.linspace(-1, 1, fast.task.layout.size)
+    losses = [state.task.inner_loss(weights, fast.arch, examples, response) for state in (fast, plain)]
+    assert fast.task.fast and not plain.task.fast
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-5)
+    assert abs(losses[0] - fast.task.inner_loss(weights, fast.arch, examples)) > 1e-4
+    if method == "darts-delta-stn":
+        linear = replace(config, response=replace(config.response, linearize=True))
+        assert not state_of(linear).task.fast
+        with pytest.raises(InputError, match="--form fast: darts-delta-stn differentiates"):
+            state_of(replace(linear, arch=replace(config.arch, form="fast")))
+        state = state_of(linear)
+        state.method.fit(state.task, state.task.weights(), state.arch.detach(), [examples], state.inner_step(0.9, 0.0))
+
+
+def test_forms_with_single_changes() -> None:
+    assert form(ResponseConfig()) == FORMS["own"]
+    changed = form(ResponseConfig(response="published", sigma=0.3, response_clip=0.0, pairs=True))
+    assert changed == replace(FORMS["published"], sigma=0.3, pairs=True)
+
+
+def test_cells_read_their_own_logits(configured: Configured, cases: Path) -> None:
+    """λ of the reduction cells moves no layer of a normal cell, and does move the classifier."""
+    state = state_of(configured(cases / "fer.csv", method="darts-stn", layers=3, response_start=0.1))
+    half = state.task.layout.size // 2
+    learner = state.task.learner
+    layers = dict(response_layers(learner))
+    kinds = state.task.supernet.kinds
+    for name, layer in layers.items():
+        inside = name.startswith("cells.")
+        wanted = half if inside else 2 * half
+        assert layer.weight_rescale.shape[1] == wanted
+        if inside:
+            assert layer.reads == (
+                slice(0, half) if kinds[int(name.split(".")[1])] == "normal" else slice(half, 2 * half)
+            )
