@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import torch
 from torch import Tensor, nn
 
 from fer_nas.space.operations import OPERATIONS
@@ -26,3 +27,32 @@ class FullEdge(nn.Module):
         for term in terms[1:]:
             total = total + term
         return total
+
+
+SHARES = 4  # K of Xu et al. 2020 on CIFAR-10
+
+
+class PartialEdge(FullEdge):
+    """PC-DARTS (Xu et al. 2020): operations run on the first C/K channels, the others pass by, and all are shuffled.
+
+    With stride 2 the others are max-pooled, 2×2. They pass with the sum of the mixture's weights: 1 for a softmax, the
+    edge's own weight where edges are weighted too.
+    """
+
+    def __init__(self, operations: tuple[str, ...], channels: int, stride: int) -> None:
+        self.inner = max(1, channels // SHARES)
+        super().__init__(operations, self.inner, stride)
+        self.stride = stride
+        self.order = shuffled(channels, self.inner)
+
+    def forward(self, x_BCHW: Tensor, weights_O: Tensor) -> Tensor:
+        mixed = super().forward(x_BCHW[:, : self.inner], weights_O)
+        rest = x_BCHW[:, self.inner :]
+        if self.stride == 2:
+            rest = nn.functional.max_pool2d(rest, 2, ceil_mode=True)
+        return torch.cat([mixed, weights_O.sum() * rest], dim=1)[:, self.order]
+
+
+def shuffled(channels: int, inner: int) -> list[int]:
+    """Groups of `inner` channels dealt out one by one: the first of each, the second of each, …"""
+    return [c for start in range(inner) for c in range(start, channels, inner)]

@@ -14,14 +14,14 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from fer_nas.space import fast_cell, fast_kernels
-from fer_nas.space.edge import FullEdge
+from fer_nas.space.edge import FullEdge, PartialEdge
 from fer_nas.space.operations import FactorizedReduce
 from fer_nas.space.supernet import MixedCell, Supernet
 
 
 def has_fast_form(net: Supernet) -> bool:
-    """All edges run their operations on all channels."""
-    return all(isinstance(edge, FullEdge) for cell in net.cells for edge in cell.edges)  # type: ignore[union-attr]
+    """All edges run their operations on all channels, or all on a part of them."""
+    return all(type(edge) in (FullEdge, PartialEdge) for cell in net.cells for edge in cell.edges)  # type: ignore[union-attr]
 
 
 Active = Sequence[Sequence[bool]]
@@ -58,7 +58,9 @@ def plan_cell(cell: MixedCell, active: Active | None = None) -> fast_cell.CellFo
         if name not in FAST_OPERATIONS
     }
     names = tuple(name for name, _ in cell.named_parameters() if name.startswith("edges."))
-    return fast_cell.CellFormPlan(operations, cell.nodes, cell.channels, tuple(sources), names, modules)
+    first = edges[0]
+    channels, order = (first.inner, tuple(first.order)) if isinstance(first, PartialEdge) else (cell.channels, None)
+    return fast_cell.CellFormPlan(operations, cell.nodes, channels, tuple(sources), names, modules, order)
 
 
 def _preprocess(module: nn.Module, prefix: str, weights: dict[str, Tensor], x_NHWC: Tensor) -> Tensor:
@@ -96,5 +98,8 @@ def fast_logits(
         x0 = _preprocess(cell.preprocess0, prefix + "preprocess0.", weights, s0)
         x1 = _preprocess(cell.preprocess1, prefix + "preprocess1.", weights, s1)
         edges = [weights[prefix + name] for name in plan.names]
-        s0, s1 = s1, fast_cell.FastCell.apply(plan, torch.is_grad_enabled(), x0, x1, mixtures[kind], *edges)
+        mixture = mixtures[kind]
+        if active is not None and plan.order is not None:  # what passes by does so with the weights of what runs
+            mixture = mixture * torch.tensor(active[kind], dtype=mixture.dtype, device=mixture.device)
+        s0, s1 = s1, fast_cell.FastCell.apply(plan, torch.is_grad_enabled(), x0, x1, mixture, *edges)
     return F.linear(s1.mean((1, 2)), weights["classifier.weight"], weights["classifier.bias"])

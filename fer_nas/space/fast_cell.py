@@ -22,6 +22,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from fer_nas.space import fast_kernels as k
+from fer_nas.space.fast_partial import PassBy
 
 SEPARABLE = ("sep_conv_3x3", "sep_conv_5x5")
 DILATED = ("dil_conv_3x3", "dil_conv_5x5")
@@ -47,6 +48,7 @@ class CellFormPlan:
     sources: tuple[SourcePlan, ...]
     names: tuple[str, ...]  # of the weights below the cell, in the order in which they are passed
     modules: dict[str, nn.Module]  # operations that run by their plain module: "edge/operation"
+    order: tuple[int, ...] | None = None  # partial channels: the shuffle of a node's channels; `channels` then operate
 
 
 @dataclass
@@ -132,6 +134,7 @@ class CellPass:
         self.saved: list[Saved | None] = []
         self.column = {name: o for o, name in enumerate(plan.operations)}
         self.mask: Tensor | None = None
+        self.by = None if plan.order is None else PassBy(plan.order, plan.channels, mixture)
         self.d_weights: Weights = {}
 
     # --- forward
@@ -146,7 +149,10 @@ class CellPass:
         for source in range(1 + plan.nodes):
             if source >= 2:
                 states.append(self.finish_node(source - 2))
-            saved = self.source_forward(states[source], plan.sources[source])
+            state = states[source] if self.by is None else self.by.operated(states[source])
+            saved = self.source_forward(state, plan.sources[source])
+            if self.by is not None:
+                self.by.add(states[source], plan.sources[source], plan.nodes, keep)
             if keep:
                 self.saved.append(saved)
         states.append(self.finish_node(plan.nodes - 1))
@@ -158,7 +164,7 @@ class CellPass:
         total = self.acc[node].add_(self.bias[node]).view(n, h, w, -1)
         if self.parity_acc is not None:
             total.add_(k.from_parities(self.parity_acc[node], h, w))
-        return total
+        return total if self.by is None else self.by.join(total, node)
 
     def source_forward(self, x: Tensor, source: SourcePlan) -> Saved:
         saved = Saved(x, torch.relu(x))
@@ -337,7 +343,9 @@ class CellPass:
         if not self.saved:
             raise RuntimeError("the fast form goes backward once: what lay between is freed on the way")
         plan, channels = self.plan, self.plan.channels
-        self.g = g.reshape(self.pixels, plan.nodes, channels).transpose(0, 1).contiguous()
+        self.g = g.reshape(self.pixels, plan.nodes, -1).transpose(0, 1).contiguous()
+        if self.by is not None:
+            self.g = self.by.begin_backward(self.g)
         self.total = self.g.new_empty(plan.nodes, channels)
         self.parity_g: dict[int, Tensor] = {}
         self.side_g: dict[tuple[Any, ...], Tensor] = {}
@@ -351,8 +359,11 @@ class CellPass:
             assert saved is not None
             self.side_g.clear()
             dx = self.source_backward(saved, plan.sources[source])
+            if self.by is not None:
+                dx = self.by.backward(plan.sources[source], dx, self.d_mixture)
             if source >= 2:
-                self.g[source - 2].add_(k.matrix(dx))
+                step = k.matrix(dx)
+                self.g[source - 2].add_(step if self.by is None else self.by.add_gradient(source - 2, step))
             else:
                 found.append(dx)
         return found[1], found[0], self.d_mixture, self.d_weights
@@ -507,7 +518,7 @@ class CellPass:
         d_values = torch.mm(mix.t(), g).view_as(values)
         for column, name in enumerate(names):
             for place in source.active[name]:
-                self.d_mixture[source.edges[place][0], self.column[name]] = d_mix[place, column]
+                self.d_mixture[source.edges[place][0], self.column[name]] += d_mix[place, column]
             if name == "skip_connect":
                 dx.add_(d_values[column].view_as(dx))
                 continue

@@ -12,6 +12,7 @@ from fer_nas.bilevel.protocol import InnerStep
 from fer_nas.bilevel.response import best_response, plain_weights, with_response
 from fer_nas.errors import InputError
 from fer_nas.space import fast_kernels
+from fer_nas.space.edge import PartialEdge
 from fer_nas.space.fast import fast_logits
 from fer_nas.space.operations import OPERATIONS, FactorizedReduce
 from fer_nas.space.supernet import Supernet
@@ -71,6 +72,30 @@ def test_each_operation_alone(name: str) -> None:
     space = SearchSpace(name="one", operations=("none", name), nodes=2)
     for size in (6, 7):
         compare(supernet(space, size=size, channels=3), space, size)
+
+
+PARTIAL = SearchSpace(name="partial", operations=SPACES["auto-fernet"].operations, nodes=3, edge=PartialEdge)
+
+
+@pytest.mark.parametrize(("size", "channels", "stem"), [(8, 8, "cifar"), (9, 10, "cifar"), (33, 8, "imagenet")])
+def test_partial_channels(size: int, channels: int, stem: str) -> None:
+    """All operations on a quarter of the channels, both strides, sides and channels that do not divide."""
+    compare(
+        supernet(PARTIAL, size=size, channels=channels, layers=3 if stem == "cifar" else 1, stem=stem), PARTIAL, size
+    )
+
+
+def test_partial_edge_by_hand() -> None:
+    """One operation that copies: the first quarter comes with its weight, the rest with the weights' sum."""
+    edge = PartialEdge(("none", "skip_connect"), 8, 1)
+    x, weights = torch.randn(1, 8, 3, 3), torch.tensor([0.25, 0.5])
+    out = edge(x, weights)
+    source = [0, 2, 4, 6, 1, 3, 5, 7]
+    for place, channel in enumerate(source):
+        assert torch.allclose(out[:, place], (0.5 if channel < 2 else 0.75) * x[:, channel])
+    halved = PartialEdge(("none", "max_pool_3x3"), 8, 2)(torch.arange(72.0).view(1, 8, 3, 3), weights)
+    assert halved.shape == (1, 8, 2, 2)
+    assert torch.equal(halved[0, 1], 0.75 * torch.tensor([[22.0, 23.0], [25.0, 26.0]]))  # channel 2: 18 to 26
 
 
 @pytest.mark.parametrize("limit", [1, 2**30])
@@ -134,9 +159,8 @@ def test_without_weight_gradients_none_is_computed(monkeypatch: pytest.MonkeyPat
     assert mixtures["normal"].grad is not None or mixtures["reduce"].grad is not None
 
 
-@pytest.mark.parametrize("space", SPACES)
-def test_operations_left_out_are_those_of_weight_zero(space: str) -> None:
-    row = SPACES[space]
+@pytest.mark.parametrize("row", [*SPACES.values(), PARTIAL], ids=lambda row: row.name)
+def test_operations_left_out_are_those_of_weight_zero(row: SearchSpace) -> None:
     net = supernet(row, layers=3)
     x = 255 * torch.rand(2, 1, 8, 8, dtype=torch.float64)
     active = {name: (torch.rand(row.edges, len(row.operations)) < 0.5).tolist() for name in ("normal", "reduce")}
