@@ -69,8 +69,10 @@ def blend(image: np.ndarray, mask: np.ndarray, x: int, y: int, colour: Colour, o
     if left >= right or top >= bottom:
         return
     part = image[top:bottom, left:right]
-    cover = (mask[top - y : bottom - y, left - x : right - x] * opacity)[..., None]
-    part[:] = np.rint(part + cover * (np.array(colour, np.float32) - part)).astype(np.uint8)
+    cover = mask[top - y : bottom - y, left - x : right - x] * np.float32(opacity)
+    plain = np.empty_like(part)
+    plain[:] = colour
+    part[:] = cv2.blendLinear(plain, part, cover, 1 - cover)
 
 
 def _panel(image: np.ndarray, rect: Rect, colour: Colour, opacity: float, radius: int) -> None:

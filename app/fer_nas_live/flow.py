@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 Box = tuple[float, float, float, float]
-SIDE = 7
+SIDE = 5
 """Points per side of the grid, over the middle of the box."""
 INNER = 0.7
 """Share of the box's sides that the grid covers: its rim is background."""
@@ -22,6 +22,9 @@ ENOUGH = 0.4
 """Least share of a box's points that must pass the check."""
 _STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 0.03)
 _GRID = (np.stack(np.meshgrid(*[np.linspace(-0.5, 0.5, SIDE)] * 2), -1).reshape(-1, 2) * INNER).astype(np.float32)
+
+_PAIRS = np.stack(np.triu_indices(SIDE * SIDE, 1))[:, ::3]
+"""Pairs of points whose distances tell the scale: a third of all, spread over the grid."""
 
 
 class Flow:
@@ -71,14 +74,19 @@ class Flow:
     def _moved(self, box: Box, before_P2: np.ndarray, after_P2: np.ndarray, good_P: np.ndarray) -> Box | None:
         if good_P.mean() < ENOUGH:
             return None
-        before, after = before_P2[good_P], after_P2[good_P]
-        shift = np.median(after - before, axis=0) / self._scale
-        far, now = (np.linalg.norm(p[:, None] - p[None], axis=-1)[np.triu_indices(len(p), 1)] for p in (before, after))
-        scale = float(np.clip(np.median(now / far), 0.8, 1.25))
+        shift = _median((after_P2 - before_P2)[good_P]) / self._scale
+        one, other = _PAIRS[:, good_P[_PAIRS].all(0)]
+        far, now = (np.hypot(*(p[one] - p[other]).T) for p in (before_P2, after_P2))
+        scale = float(min(1.25, max(0.8, _median(now / far)))) if len(one) else 1.0
         x, y, w, h = box
         middle = np.array([x + w / 2, y + h / 2]) + shift
         left, top = middle - np.array([w, h]) * scale / 2
         return float(left), float(top), w * scale, h * scale
+
+
+def _median(values_M: np.ndarray) -> np.ndarray:
+    """The upper median along the first axis; np.median takes several times as long for so few values."""
+    return np.sort(values_M, axis=0)[len(values_M) // 2]
 
 
 def _flow(one: np.ndarray, other: np.ndarray, points_M12: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
