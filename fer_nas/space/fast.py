@@ -7,6 +7,7 @@ exact second derivatives (create_graph) need the plain form.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -34,8 +35,20 @@ FAST_OPERATIONS = frozenset(
 """Operations with a form of their own; every other one runs by its plain module inside the fast cell."""
 
 
+_PLANS: WeakKeyDictionary[MixedCell, fast_cell.CellFormPlan] = WeakKeyDictionary()
+"""Plans in which all operations run: a cell's structure does not change."""
+
+
 def plan_cell(cell: MixedCell, active: Active | None = None) -> fast_cell.CellFormPlan:
     """How a cell's edges are gone through, from its edges' lists of operations."""
+    if active is not None:
+        return _plan(cell, active)
+    if cell not in _PLANS:
+        _PLANS[cell] = _plan(cell, None)
+    return _PLANS[cell]
+
+
+def _plan(cell: MixedCell, active: Active | None) -> fast_cell.CellFormPlan:
     edges = [edge for edge in cell.edges if isinstance(edge, FullEdge)]
     assert len(edges) == len(cell.edges), "the fast form knows full edges"
     operations = edges[0].names
