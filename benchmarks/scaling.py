@@ -1,9 +1,11 @@
-"""How a search's step scales: images a second against batch, channels, cells and image side, each ×1, ×2, ×4.
+"""How a search's step scales: images a second against batch, channels, cells, image side, each ×1, ×2, ×4.
 
 Plain and fast form of `darts-1st` take turns at every point, one thread. Time is the process's CPU time, median of
 `--steps` after one step to warm up; the exponent is the slope of log time over log factor, by least squares.
 
     python benchmarks/scaling.py --out docs/scaling.png --record scaling.json
+
+With --axes only those are measured, and the others are drawn as the record has them.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import math
 import statistics
 from dataclasses import asdict, replace
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 import torch
@@ -23,7 +26,13 @@ from fer_nas.search.bench import BenchOptions, Contestant
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
 
-AXES = {"batch_size": "batch", "channels": "channels C", "layers": "cells", "image_size": "image side, pixels"}
+AXES = {
+    "batch_size": ("batch", 1),
+    "channels": ("channels C", 1),
+    "layers": ("cells", 1),
+    "image_size": ("image side, pixels", 0.5),  # from half: above 40 pixels the stem would halve the picture
+}
+"""Setting → its label, and where its three values begin, as a share of the base's."""
 FACTORS = (1, 2, 4)
 FORMS = {"plain": "tab:gray", "fast": "tab:blue"}
 
@@ -49,7 +58,8 @@ def exponent(seconds: list[float]) -> float:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--out", type=Path, required=True)
-    parser.add_argument("--record", type=Path, help="keep every figure in this JSON file")
+    parser.add_argument("--record", type=Path, required=True, help="keep every figure in this JSON file")
+    parser.add_argument("--axes", nargs="+", choices=list(AXES), default=list(AXES))
     parser.add_argument("--steps", type=int, default=3)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--channels", type=int, default=8)
@@ -65,25 +75,46 @@ def main() -> None:
         device="cpu",
         threads=1,
     )
-    first = measure(base, wish.steps)
-    record = {"base": asdict(base), "steps": wish.steps, "axes": {}}
-    figure, panels = plt.subplots(1, len(AXES), figsize=(13, 3.4), sharey=True, layout="constrained")
-    for panel, (axis, label) in zip(panels, AXES.items(), strict=True):
-        values = [factor * getattr(base, axis) for factor in FACTORS]
-        points = [first] + [measure(replace(base, **{axis: value}), wish.steps) for value in values[1:]]
+    record = json.loads(wish.record.read_text()) if wish.record.exists() else {}
+    settings = {"base": asdict(base), "steps": wish.steps}
+    if set(wish.axes) < set(AXES) and {name: record.get(name) for name in settings} != json.loads(json.dumps(settings)):
+        parser.error(f"{wish.record} is of other settings; measure all axes again")
+    record = {**settings, "axes": record.get("axes", {})}
+    for axis in wish.axes:
+        values = [round(AXES[axis][1] * factor * getattr(base, axis)) for factor in FACTORS]
+        points = [measure(replace(base, **{axis: value}), wish.steps) for value in values]
         record["axes"][axis] = {"values": values, "seconds": points}
-        for form, color in FORMS.items():
+        for form in FORMS:
             seconds = [statistics.median(point[form]) for point in points]
-            batches = values if axis == "batch_size" else [base.batch_size] * len(values)
-            speed = [batch / s for batch, s in zip(batches, seconds, strict=True)]
-            low = [v - b / max(p[form]) for v, b, p in zip(speed, batches, points, strict=True)]
-            high = [b / min(p[form]) - v for v, b, p in zip(speed, batches, points, strict=True)]
-            e = exponent(seconds)
-            panel.errorbar(
-                values, speed, [low, high], color=color, marker="o", capsize=3, label=f"{form}, time ~ x^{e:.2f}"
+            record["axes"][axis][f"exponent_{form}"] = e = exponent(seconds)
+            print(
+                f"{axis} {values}, {form}: {', '.join(f'{s:.3f}' for s in seconds)} s a step, exponent {e:.2f}",
+                flush=True,
             )
-            record["axes"][axis][f"exponent_{form}"] = e
-            print(f"{axis} {values}, {form}: {', '.join(f'{s:.3f}' for s in seconds)} s a step, exponent {e:.2f}")
+        wish.record.write_text(json.dumps(record, indent=1) + "\n")
+    draw(record, wish.out)
+
+
+def draw(record: dict[str, Any], out: Path) -> None:
+    base = BenchOptions(**{name: tuple(v) if isinstance(v, list) else v for name, v in record["base"].items()})
+    figure, panels = plt.subplots(1, len(AXES), figsize=(13, 3.4), sharey=True, layout="constrained")
+    for panel, (axis, (label, _)) in zip(panels, AXES.items(), strict=True):
+        row = record["axes"][axis]
+        values, points = row["values"], row["seconds"]
+        batches = values if axis == "batch_size" else [base.batch_size] * len(values)
+        for form, color in FORMS.items():
+            speed = [[b / t for t in point[form]] for b, point in zip(batches, points, strict=True)]
+            middle = [statistics.median(v) for v in speed]
+            bars = [[m - min(v), max(v) - m] for m, v in zip(middle, speed, strict=True)]
+            panel.errorbar(
+                values,
+                middle,
+                list(zip(*bars, strict=True)),
+                color=color,
+                marker="o",
+                capsize=3,
+                label=f"{form}, time ~ x^{row[f'exponent_{form}']:.2f}",
+            )
         panel.set(xlabel=label, xscale="log", yscale="log", xticks=values, xticklabels=values)
         panel.minorticks_off()
         panel.grid(alpha=0.3)
@@ -91,12 +122,11 @@ def main() -> None:
     panels[0].set_ylabel("images per CPU second")
     figure.suptitle(
         f"darts-1st, one thread, around batch {base.batch_size}, C={base.channels}, {base.layers} cells, "
-        f"{base.image_size}×{base.image_size}; median and range of n = {wish.steps}",
+        f"{base.image_size}×{base.image_size}; median and range of n = {record['steps']}",
         fontsize=10,
     )
-    figure.savefig(wish.out, dpi=110)
-    if wish.record:
-        wish.record.write_text(json.dumps(record, indent=1) + "\n")
+    figure.savefig(out, dpi=110)
+    plt.close(figure)
 
 
 if __name__ == "__main__":
