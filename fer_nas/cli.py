@@ -158,8 +158,8 @@ def search(
             folder = run_search(build(SearchConfig, SEARCH_PRESETS, preset or DEFAULT_PRESET, settings), out, notes)
         if parallel.number():
             return
-    last = folder.metrics()[-1]
-    typer.echo(f"validation accuracy {100 * last['val_accuracy']:.2f} %")
+    for last in folder.metrics()[-1:]:  # a random cell has no record
+        typer.echo(f"validation accuracy {100 * last['val_accuracy']:.2f} %")
     typer.echo(f"genotype {folder / 'genotype.json'}")
     typer.echo(f"picture {folder / 'cells.png'}")
 

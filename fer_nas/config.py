@@ -92,7 +92,8 @@ class WeightsConfig:
     gradient_clip: float = _f(5.0, "Largest norm of the weights' gradient.", low=0)
 
 
-SEARCH_METHODS = ("darts-1st", "darts-2nd", "implicit", "soba", "darts-stn", "darts-delta-stn")
+SPACES = ("darts", "pc-darts", "gdas", "i-darts", "auto-fernet", "fer")
+SEARCH_METHODS = ("darts-1st", "darts-2nd", "implicit", "soba", "darts-stn", "darts-delta-stn", "random")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -100,7 +101,10 @@ class ArchConfig:
     """The optimizer of the architecture parameters λ: Adam, betas (0.5, 0.999)."""
 
     method: str = _f("darts-1st", "How λ's gradient is estimated.", SEARCH_METHODS)
-    space: str = _f("darts", "Search space; see docs/architecture.md.", ("darts", "auto-fernet", "fer"))
+    space: str = _f("darts", "Search space; see docs/architecture.md.", SPACES)
+    operations: str | None = _f(
+        None, "Choose from this space's operations instead of the space's own.", ("darts", "auto-fernet", "fer")
+    )
     form: str = _f(
         "auto",
         "How the supernet is computed: plain is the definition, fast the same function with less work; auto is fast "
@@ -110,6 +114,8 @@ class ArchConfig:
     arch_learning_rate: float = _f(3e-4, "Learning rate of λ.", low=0)
     arch_weight_decay: float = _f(1e-3, "Weight decay of λ.", low=0)
     warmup_epochs: int = _f(0, "First epochs in which λ is frozen.", low=0)
+    temperature: float = _f(10.0, "gdas: temperature of the Gumbel-softmax in the first epoch.", low=1e-3)
+    temperature_min: float = _f(0.1, "gdas: temperature in the last epoch; it falls linearly.", low=1e-3)
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -273,7 +279,7 @@ _TINY_AUGMENT = {"rotate": 5.0, "shift": 0.04, "scale": 0.05}
 SEARCH_PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "cpu": {"epochs": 8, "warmup_epochs": 1, "channels": 8, "layers": 3, "batch_size": 32, "limit": 9600,
-            "space": "fer", "stem": "stride2", "image_size": 24, "learning_rate": 0.1, "learning_rate_min": 0.01,
+            "operations": "fer", "stem": "stride2", "image_size": 24, "learning_rate": 0.1, "learning_rate_min": 0.01,
             "arch_learning_rate": 1e-2, "arch_weight_decay": 0.0},
     "tiny": {"epochs": 3, "channels": 4, "layers": 3, "batch_size": 32, "limit": 700, "arch_learning_rate": 1e-2,
              "learning_rate": 0.1, **_TINY_AUGMENT},

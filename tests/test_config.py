@@ -108,7 +108,7 @@ def test_whole_numbers_and_none_where_they_are_meant() -> None:
 
 
 def test_unknown_setting_and_preset() -> None:
-    with pytest.raises(InputError, match=r"unknown setting 'epoch'; known: arch_learning_rate"):
+    with pytest.raises(InputError, match=r"unknown setting 'epoch'; known: adjoint_damping"):
         override(SearchConfig(), {"epoch": 3})
     with pytest.raises(InputError, match=r"--preset is 'huge'; choose from paper, cpu, tiny"):
         build(SearchConfig, SEARCH_PRESETS, "huge", {})

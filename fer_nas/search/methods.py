@@ -62,10 +62,13 @@ def form(config: ResponseConfig) -> Form:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """make: (configuration, features of λ) → the method. twice: it differentiates L_train twice, which the supernet's
-    fast form cannot. response: it needs best-response layers."""
+    """make: (configuration, features of λ) → the method; None where nothing is learned.
 
-    make: Callable[[SearchConfig, Features], Method]
+    twice: it differentiates L_train twice, which the supernet's fast form cannot. response: it needs best-response
+    layers.
+    """
+
+    make: Callable[[SearchConfig, Features], Method] | None
     twice: bool = False
     response: bool = False
 
@@ -117,4 +120,5 @@ METHODS: dict[str, Row] = {
     "soba": Row(make=_soba),
     "darts-stn": Row(make=lambda config, features: _best_response(STN, config, features), response=True),
     "darts-delta-stn": Row(make=lambda config, features: _best_response(DeltaSTN, config, features), response=True),
+    "random": Row(make=None),
 }

@@ -16,7 +16,7 @@ from torch import Tensor
 
 import fer_nas
 from fer_nas import parallel
-from fer_nas.artifacts import GenotypeFile, RunFolder, read_json, write_json
+from fer_nas.artifacts import Genotype, GenotypeFile, RunFolder, read_json, write_json
 from fer_nas.config import SearchConfig, from_dict, to_dict
 from fer_nas.data import batches
 from fer_nas.data.split import DataSet
@@ -36,10 +36,13 @@ from fer_nas.runtime import (
     require_finite,
     save_checkpoint,
 )
+from fer_nas.search.methods import METHODS
+from fer_nas.search.random_cells import draw_genotype
 from fer_nas.search.record import ResponseRecord
 from fer_nas.search.state import build, validate
 from fer_nas.space.decode import count_skips, decode
 from fer_nas.space.relax import entropy
+from fer_nas.space.variants import find_space
 
 
 def share(value: float | None) -> str:
@@ -117,6 +120,8 @@ class Search(EpochLoop):
         run, w = self.config.run, self.config.weights
         rate = cosine(w.learning_rate, w.learning_rate_min, (self.epoch - 1) / run.epochs)
         self.state.set_learning_rate(rate)
+        arch, share = self.config.arch, (self.epoch - 1) / max(1, run.epochs - 1)
+        self.state.task.temperature = arch.temperature + share * (arch.temperature_min - arch.temperature)
         return zip(
             *(
                 map(
@@ -136,6 +141,7 @@ class Search(EpochLoop):
     def one_step(self, batch: Any) -> Tensor:
         """λ one step along the hypergradient, then w one step; the training loss."""
         (train, val), state, w = batch, self.state, self.config.weights
+        state.task.sample(generator(self.config.run.seed, self.epoch, self.step, "gumbel"))
         weights = state.task.weights()
         if self.epoch > self.warmup and self.step % self.config.response.arch_every == 0:
             step = state.inner_step(w.momentum, w.weight_decay)
@@ -176,24 +182,17 @@ class Search(EpochLoop):
         """The genotype so far, and the time since the run began."""
         self.seconds_before += row["seconds"]
         row["gpu_days"] = self.seconds_before / 86400 if self.device.type == "cuda" else 0.0
-        config, task = self.config, self.state.task
-        GenotypeFile(
-            genotype=decode(task.mixtures(self.state.arch.detach()), task.space),
-            name=f"{config.arch.method}-{self.dataset.name}",
-            space=config.arch.space,
-            method=config.arch.method,
-            dataset=self.dataset.name,
-            labels=self.dataset.labels,
-            seed=config.run.seed,
-            source={
-                "epochs": self.epoch,
-                "val_accuracy": row["val_accuracy"],
-                "val_count": len(self.val_split),
-                "seconds": self.seconds_before,
-                "device": describe_device(self.device),
-                "image_size": self.dataset.image_size,
-            },
-        ).save(self.folder / "genotype.json")
+        task = self.state.task
+        found = decode(task.mixtures(self.state.arch.detach()), task.space)
+        source = {
+            "epochs": self.epoch,
+            "val_accuracy": row["val_accuracy"],
+            "val_count": len(self.val_split),
+            "seconds": self.seconds_before,
+            "device": describe_device(self.device),
+            "image_size": self.dataset.image_size,
+        }
+        genotype_file(self.config, self.dataset, found, source).save(self.folder / "genotype.json")
 
     def run(self) -> None:
         planned, epochs = self.config.arch.warmup_epochs, self.config.run.epochs
@@ -212,23 +211,51 @@ class Search(EpochLoop):
             draw_curves(self.folder.metrics(), self.folder / "curves.png")
 
 
+def genotype_file(config: SearchConfig, dataset: DataSet, genotype: Genotype, source: dict[str, Any]) -> GenotypeFile:
+    arch = config.arch
+    space = find_space(arch.space, arch.operations)
+    return GenotypeFile(
+        genotype=genotype,
+        name=f"{arch.method}-{dataset.name}",
+        space=arch.space,
+        method=arch.method,
+        dataset=dataset.name,
+        labels=dataset.labels,
+        seed=config.run.seed,
+        source=source | {"operations": list(space.operations)},
+    )
+
+
+def draw(config: SearchConfig, folder: RunFolder, dataset: DataSet) -> None:
+    """`--method random`: a cell drawn by the seed."""
+    space = find_space(config.arch.space, config.arch.operations)
+    genotype = draw_genotype(space, generator(config.run.seed, "cells"))
+    genotype_file(config, dataset, genotype, {}).save(folder / "genotype.json")
+    draw_cells(genotype, folder / "cells.png")
+
+
 def search(config: SearchConfig, out: Path | None, console: Console) -> RunFolder:
     """A new search in a new folder."""
     dataset = prepare(config.run, config.data, out, console)
     folder = new_folder(out, config.arch.method)
+    learns = METHODS[config.arch.method].make is not None
     try:
         with enough_memory():
-            run = Search(config, folder, dataset, console)
+            run = Search(config, folder, dataset, console) if learns else None
     except FerNasError:
         folder.discard_empty()
         raise
-    if run.first:
+    first = parallel.number() == 0
+    if first:
         write_json(
             folder / "config.json",
             {"kind": "search", "fer_nas_version": fer_nas.__version__, "config": to_dict(config)},
         )
     say(console, f"run folder: {folder.path}")
-    run.run()
+    if run is not None:
+        run.run()
+    elif first:
+        draw(config, folder, dataset)
     return folder
 
 
@@ -244,6 +271,9 @@ def resume(path: Path, console: Console) -> RunFolder:
         )
     config = from_dict(SearchConfig, saved["config"], str(folder / "config.json"))
     dataset = prepare_again(path, config.run, config.data)
+    if METHODS[config.arch.method].make is None:
+        draw(config, folder, dataset)
+        return folder
     with enough_memory():
         run = Search(config, folder, dataset, console)
         run.restore()

@@ -85,7 +85,7 @@ class State:
 
 def build(config: SearchConfig, dataset: DataSet, device: torch.device) -> State:
     torch.manual_seed(config.run.seed)
-    space = find_space(config.arch.space)
+    space = find_space(config.arch.space, config.arch.operations)
     mean, std = dataset.train.channel_statistics()
     supernet = Supernet(
         space,
@@ -99,6 +99,7 @@ def build(config: SearchConfig, dataset: DataSet, device: torch.device) -> State
         std=std,
     )
     row, wanted = METHODS[config.arch.method], config.arch.form
+    assert row.make is not None, "a method that learns nothing has no state"
     if needs_plain_form(config):
         if wanted == "fast":
             raise InputError(
@@ -150,6 +151,7 @@ def validate(task: CellSearch, arch: Tensor, split: Split, batch_size: int) -> t
     The batches are mixed, always in the same way: data sets come sorted by class, and a batch of one class, normalized
     by its own statistics, looks like none that the supernet has learned from.
     """
+    task.sample(None)
     weights = task.weights()
     order = torch.randperm(len(split), generator=generator("validation")).to(split.images.device)
     loss, correct = 0.0, 0

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -13,16 +15,21 @@ class FullEdge(nn.Module):
 
     def __init__(self, operations: tuple[str, ...], channels: int, stride: int) -> None:
         super().__init__()
-        self.names = operations
+        self.names, self.stride = operations, stride
         # `none` adds nothing: it takes part in the softmax and needs no arithmetic.
         self.operations = nn.ModuleDict(
             {name: OPERATIONS[name](channels, stride, False) for name in operations if name != "none"}
         )
 
-    def forward(self, x_BCHW: Tensor, weights_O: Tensor) -> Tensor:
+    def forward(self, x_BCHW: Tensor, weights_O: Tensor, active: Sequence[bool] | None = None) -> Tensor:
+        """active: which operations run; the others are left out as if their weight were zero."""
         terms = [
-            weights_O[place] * self.operations[name](x_BCHW) for place, name in enumerate(self.names) if name != "none"
+            weights_O[place] * self.operations[name](x_BCHW)
+            for place, name in enumerate(self.names)
+            if name != "none" and (active is None or active[place])
         ]
+        if not terms:
+            return torch.zeros_like(x_BCHW[..., :: self.stride, :: self.stride])
         total = terms[0]
         for term in terms[1:]:
             total = total + term
@@ -42,14 +49,15 @@ class PartialEdge(FullEdge):
     def __init__(self, operations: tuple[str, ...], channels: int, stride: int) -> None:
         self.inner = max(1, channels // SHARES)
         super().__init__(operations, self.inner, stride)
-        self.stride = stride
         self.order = shuffled(channels, self.inner)
 
-    def forward(self, x_BCHW: Tensor, weights_O: Tensor) -> Tensor:
-        mixed = super().forward(x_BCHW[:, : self.inner], weights_O)
+    def forward(self, x_BCHW: Tensor, weights_O: Tensor, active: Sequence[bool] | None = None) -> Tensor:
+        mixed = super().forward(x_BCHW[:, : self.inner], weights_O, active)
         rest = x_BCHW[:, self.inner :]
         if self.stride == 2:
             rest = nn.functional.max_pool2d(rest, 2, ceil_mode=True)
+        if active is not None:  # what passes by does so with the weights of what runs
+            weights_O = weights_O[torch.tensor(active, device=weights_O.device)]
         return torch.cat([mixed, weights_O.sum() * rest], dim=1)[:, self.order]
 
 

@@ -6,7 +6,6 @@ exact second derivatives (create_graph) need the plain form.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from weakref import WeakKeyDictionary
 
 import torch
@@ -17,16 +16,13 @@ from torch.nn import functional as F
 from fer_nas.space import fast_cell, fast_kernels
 from fer_nas.space.edge import FullEdge, PartialEdge
 from fer_nas.space.operations import FactorizedReduce
-from fer_nas.space.supernet import MixedCell, Supernet
+from fer_nas.space.supernet import Active, MixedCell, Supernet
 
 
 def has_fast_form(net: Supernet) -> bool:
     """All edges run their operations on all channels, or all on a part of them."""
     return all(type(edge) in (FullEdge, PartialEdge) for cell in net.cells for edge in cell.edges)  # type: ignore[union-attr]
 
-
-Active = Sequence[Sequence[bool]]
-"""(E, O): which operations run; the others are left out as if their weight were zero."""
 
 FAST_OPERATIONS = frozenset(
     {"none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "conv_1x1", "conv_3x3", *fast_cell.SEPARABLE,

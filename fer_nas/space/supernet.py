@@ -5,11 +5,16 @@ Shapes: B batch, K classes, E edges of a cell, O operations. Input (B, C_in, S, 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
 from fer_nas.space.skeleton import CellPlan, Normalize, Stem, choose_stem, plan_cells, preprocess
 from fer_nas.space.variants import SearchSpace
+
+Active = Sequence[Sequence[bool]]
+"""(E, O): which operations run; the others are left out as if their weight were zero."""
 
 
 class MixedCell(nn.Module):
@@ -23,13 +28,17 @@ class MixedCell(nn.Module):
         ]
         self.edges = nn.ModuleList(space.edge(space.operations, plan.channels, stride) for stride in self.strides)
 
-    def forward(self, s0: Tensor, s1: Tensor, mixture_EO: Tensor) -> Tensor:
+    def forward(self, s0: Tensor, s1: Tensor, mixture_EO: Tensor, active: Active | None = None) -> Tensor:
         states = [self.preprocess0(s0), self.preprocess1(s1)]
         edge = 0
         for _ in range(self.nodes):
-            total = self.edges[edge](states[0], mixture_EO[edge])
-            for source in range(1, len(states)):
-                total = total + self.edges[edge + source](states[source], mixture_EO[edge + source])
+            parts = [
+                self.edges[place](state, mixture_EO[place], None if active is None else active[place])
+                for place, state in enumerate(states, edge)
+            ]
+            total = parts[0]
+            for part in parts[1:]:
+                total = total + part
             edge += len(states)
             states.append(total)
         return torch.cat(states[2:], dim=1)
@@ -37,6 +46,8 @@ class MixedCell(nn.Module):
 
 class Supernet(nn.Module):
     """forward(x, {"normal": (E, O), "reduce": (E, O)}): the mixtures are arguments, so λ lives outside the network.
+
+    active: which operations run, by kind of cell, edge and operation; all where it is not given.
 
     It has no buffers that change and keeps no λ: with torch.func.functional_call its weights are arguments too.
     """
@@ -66,8 +77,8 @@ class Supernet(nn.Module):
         self.cells = nn.ModuleList(MixedCell(space, plan) for plan in plans)
         self.classifier = nn.Linear(plans[-1].channels * space.nodes, classes)
 
-    def forward(self, x: Tensor, mixtures: dict[str, Tensor]) -> Tensor:
+    def forward(self, x: Tensor, mixtures: dict[str, Tensor], active: dict[str, Active] | None = None) -> Tensor:
         s0, s1 = self.stem(self.normalize(x))
         for kind, cell in zip(self.kinds, self.cells, strict=True):
-            s0, s1 = s1, cell(s0, s1, mixtures[kind])
+            s0, s1 = s1, cell(s0, s1, mixtures[kind], None if active is None else active[kind])
         return self.classifier(s1.mean((2, 3)))

@@ -18,8 +18,9 @@ from fer_nas.bilevel.protocol import Params
 from fer_nas.bilevel.response import best_response, plain_weights
 from fer_nas.errors import InputError
 from fer_nas.space.fast import fast_logits, has_fast_form
-from fer_nas.space.supernet import Supernet
-from fer_nas.space.variants import SearchSpace
+from fer_nas.space.relax import edge_weights, sample
+from fer_nas.space.supernet import Active, Supernet
+from fer_nas.space.variants import KINDS, SearchSpace
 
 ARCH_INIT_STD = 1e-3  # Liu et al. 2019
 Examples = tuple[Tensor, Tensor]
@@ -45,8 +46,9 @@ class CellSearch:
         self.fast = form != "plain" and has_fast_form(supernet) and parallel.count() == 1
         if form == "fast" and not self.fast:
             raise InputError(f"--form fast: the space {space.name} has no fast form; use --form plain")
-        shape = (space.edges, len(space.operations))
-        self.layout = HyperLayout({"normal": shape, "reduce": shape})
+        self.layout = HyperLayout(dict(space.parts()))
+        self.noise: Tensor | None = None  # of what is sampled in this step, of λ's size
+        self.temperature = 1.0
 
     def initial_hyper(self, generator: torch.Generator) -> Tensor:
         """λ ~ 1e-3·N(0, 1), drawn on the CPU."""
@@ -57,19 +59,46 @@ class CellSearch:
         return dict((self.learner or self.supernet).named_parameters())
 
     def mixtures(self, hyper: Tensor) -> dict[str, Tensor]:
-        return {name: self.space.relax(part) for name, part in self.layout.split(hyper).items()}
+        """What λ stands for: weights of all operations, also where a step samples them."""
+        return self.space.mixtures(self.layout.split(hyper))
+
+    def sample(self, generator: torch.Generator | None) -> None:
+        """The operations of one step, the same for every loss in it; None: the most probable ones."""
+        if self.space.samples:
+            uniform = None if generator is None else torch.rand(self.layout.size, generator=generator)
+            self.noise = None if uniform is None else -torch.log(-torch.log(uniform.clamp(1e-9, 1 - 1e-7)))
+
+    def used(self, hyper: Tensor) -> tuple[dict[str, Tensor], dict[str, Active] | None]:
+        """The weights that the network runs with, and which operations run."""
+        if not self.space.samples:
+            return self.mixtures(hyper), None
+        noise = None if self.noise is None else self.layout.split(self.noise.to(hyper))
+        drawn = {
+            kind: sample(part, None if noise is None else noise[kind], self.temperature)
+            for kind, part in self.layout.split(hyper).items()
+        }
+        return {kind: weights for kind, (weights, _) in drawn.items()}, {
+            kind: runs.tolist() for kind, (_, runs) in drawn.items()
+        }
 
     def features(self, hyper: Tensor) -> Tensor:
-        """The mixtures as one vector, of λ's size: what a best response can read instead of the logits."""
-        return torch.cat([part.flatten() for part in self.mixtures(hyper).values()])
+        """What each part of λ stands for, as one vector of λ's size: a best response can read it instead of logits."""
+        parts = self.layout.split(hyper)
+        return torch.cat(
+            [
+                (self.space.relax(part) if name in KINDS else edge_weights(part)).flatten()
+                for name, part in parts.items()
+            ]
+        )
 
     def logits(self, weights: Params, hyper: Tensor, images: Tensor, response: Tensor | None = None) -> Tensor:
         """(B, K); `response` (n,) is what the best-response layers read, None their r = 0."""
         if self.learner is not None:
             weights = plain_weights(self.learner, weights, response)
+        mixtures, active = self.used(hyper)
         if self.fast:
-            return fast_logits(self.supernet, weights, self.mixtures(hyper), images)
-        return functional_call(self.supernet, weights, (images, self.mixtures(hyper)))
+            return fast_logits(self.supernet, weights, mixtures, images, active)
+        return functional_call(self.supernet, weights, (images, mixtures, active))
 
     def outputs(self, weights: Params, hyper: Tensor, batch: Examples, response: Tensor | None = None) -> Tensor:
         return self.logits(weights, hyper, batch[0], response)
@@ -99,10 +128,12 @@ def responsive(
 
     by_cell: a cell's layers read the logits of its own kind of cell; stem and classifier read all.
     """
-    bounds, place = {}, 0
-    for kind, part in layout.typed.items():
-        bounds[kind] = slice(place, place + prod(part.shape))
-        place += prod(part.shape)
+    bounds: dict[str, slice] = {}
+    place = 0
+    for name, part in layout.typed.items():
+        kind, end = name.removesuffix("_edges"), place + prod(part.shape)
+        bounds[kind] = slice(bounds[kind].start if kind in bounds else place, end)
+        place = end
 
     def reads(name: str) -> slice:
         words = name.split(".")
