@@ -11,7 +11,7 @@ from rich.console import Console
 from rich.table import Table
 
 import fer_nas
-from fer_nas import model_commands
+from fer_nas import model_commands, study_commands
 from fer_nas.config import (
     SEARCH_PRESETS,
     TRAIN_PRESETS,
@@ -46,7 +46,13 @@ for command in (
 bench = typer.Typer(no_args_is_help=True, help="Measure what fer-nas does on this machine.")
 bench.command("live")(guarded(live_commands.bench_live))
 app.add_typer(bench, name="bench")
-for command in (model_commands.export, model_commands.evaluate, model_commands.verify):
+for command in (
+    model_commands.export,
+    model_commands.evaluate,
+    model_commands.verify,
+    study_commands.compare,
+    study_commands.toy,
+):
     app.command()(command)
 
 
@@ -221,21 +227,6 @@ def tune(
     else:
         folder, found = run_tune(override(TuneConfig(), settings), out, _notes())
     show(found, folder / "tuning.png")
-
-
-@app.command()
-@guarded
-def toy(
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Write toy.json and two pictures into this folder, over older ones.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="All figures as JSON.")] = False,
-) -> None:
-    """Compare the ways to learn hyperparameters by gradient on a small problem whose answer is known (minutes)."""
-    from fer_nas.studies.show import toy as run_toy
-
-    notes = _notes()
-    run_toy(out, as_json, lambda line: notes.print(line, highlight=False, markup=False, soft_wrap=True))
 
 
 def _print_report(report: dict[str, Any]) -> None:

@@ -28,6 +28,7 @@ OPTIONS = {
     "fetch": "WHAT --from --url",
     "doctor": "--json",
     "toy": "--out --json",
+    "compare": "RUNS --out",
     "search": "--preset --out --resume --method --space --form --arch-learning-rate --arch-weight-decay "
     "--operations --temperature --temperature-min "
     "--arch-every --terms --adjoint-rate --adjoint-damping --adjoint-every --response --response-clip "

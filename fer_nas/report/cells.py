@@ -6,6 +6,7 @@ another label, a node or another edge's line. Columns are depths: a node stands 
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 
 from matplotlib.axes import Axes
@@ -51,22 +52,31 @@ def draw_cells(genotype: Genotype, path: Path) -> None:
 
 
 def cells_figure(genotype: Genotype) -> Figure:
-    cells = (
-        ("Normal cell", genotype.normal, genotype.normal_concat),
-        ("Reduction cell (stride 2 from the inputs)", genotype.reduce, genotype.reduce_concat),
-    )
-    label = 0.7 + LETTER * max(len(operation) for operation, _ in genotype.normal + genotype.reduce)
-    widths = [1.0 + _output(edges, label) + 1.0 for _, edges, _ in cells]
-    rows = max(3 * len(edges) // 2 for _, edges, _ in cells)
-    figure = new_figure(sum(widths) * ROW_INCHES, (rows + 1.4) * ROW_INCHES)
-    left = 0.0
-    for (title, edges, concat), width in zip(cells, widths, strict=True):
-        axes = figure.add_axes((left, 0.0, width / sum(widths), 1.0))
-        left += width / sum(widths)
-        axes.set(xlim=(-1.0, width - 1.0), ylim=(rows + 0.1, -1.3), aspect="equal")
-        axes.axis("off")
-        axes.text(width / 2 - 1, -0.6, title, ha="center", va="center", fontsize=11, weight="bold", color=INK)
-        _draw_cell(axes, edges, concat, rows, label)
+    return stacked_figure({"": genotype})
+
+
+def stacked_figure(named: Mapping[str, Genotype]) -> Figure:
+    """A band for each genotype, under its name: its normal and its reduction cell."""
+    titles = ("Normal cell", "Reduction cell (stride 2 from the inputs)")
+    pairs = [((g.normal, g.normal_concat), (g.reduce, g.reduce_concat)) for g in named.values()]
+    every = [edges for pair in pairs for edges, _ in pair]
+    label = 0.7 + LETTER * max(len(operation) for edges in every for operation, _ in edges)
+    widths = [1.0 + max(_output(pair[column][0], label) for pair in pairs) + 1.0 for column in range(2)]
+    rows = max(3 * len(edges) // 2 for edges in every)
+    figure = new_figure(sum(widths) * ROW_INCHES, len(pairs) * (rows + 1.4) * ROW_INCHES)
+    for band, (name, pair) in enumerate(zip(named, pairs, strict=True), 1):
+        left = 0.0
+        for title, (edges, concat), width in zip(titles, pair, widths, strict=True):
+            axes = figure.add_axes((left, 1 - band / len(pairs), width / sum(widths), 1 / len(pairs)))
+            left += width / sum(widths)
+            axes.set(xlim=(-1.0, width - 1.0), ylim=(rows + 0.1, -1.3), aspect="equal")
+            axes.axis("off")
+            words = f"{name}: {title}" if name else title
+            axes.text(
+                width / 2 - 1, -0.6, words,
+                ha="center", va="center", fontsize=11, weight="bold", color=INK, parse_math=False,
+            )  # fmt: skip
+            _draw_cell(axes, edges, concat, rows, label)
     return figure
 
 

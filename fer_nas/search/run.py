@@ -176,6 +176,9 @@ class Search(EpochLoop):
             "skips_normal": count_skips(genotype.normal),
             "skips_reduce": count_skips(genotype.reduce),
             "peak_memory_mib": peak_memory_mib(self.device),
+            "mixtures": {
+                name: [[round(x, 5) for x in edge] for edge in part.tolist()] for name, part in mixtures.items()
+            },
         }
 
     def wrap_up(self, row: dict[str, Any]) -> None:

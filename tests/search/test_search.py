@@ -24,7 +24,7 @@ from fer_nas.space.variants import SPACES
 
 COLUMNS = (
     "epoch train_loss val_loss val_accuracy learning_rate arch_entropy response_ratio response_cosine skips_normal "
-    "skips_reduce seconds gpu_days peak_memory_mib"
+    "skips_reduce seconds gpu_days peak_memory_mib mixtures"
 )
 
 
@@ -61,6 +61,9 @@ def test_record_of_every_epoch(straight: RunFolder) -> None:
     for row in rows:
         assert set(row) == set(COLUMNS.split())
         assert row["response_ratio"] is row["response_cosine"] is None  # first order has no response
+        mixtures = row.pop("mixtures")
+        assert {name: (len(part), len(part[0])) for name, part in mixtures.items()} == dict.fromkeys(mixtures, (14, 8))
+        assert all(sum(edge) == pytest.approx(1, abs=1e-4) for part in mixtures.values() for edge in part)
         assert all(math.isfinite(value) for value in row.values() if value is not None)
         assert 0 <= row["val_accuracy"] <= 1 and row["peak_memory_mib"] > 1 and row["gpu_days"] == 0.0
         assert row["val_accuracy"] * 14 == pytest.approx(round(row["val_accuracy"] * 14)), "counts 14 images"

@@ -1,0 +1,170 @@
+"""Searches, and what was trained from them, beside one another: a table over seeds as text, Markdown and CSV.
+
+Runs are read from their files alone. A training belongs to the search that found its genotype; searches of one method,
+space and data set that differ in their seed are one row.
+"""
+
+from __future__ import annotations
+
+import csv
+import io
+import statistics
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from rich.table import Table
+
+from fer_nas.artifacts import RunFolder, read_json
+from fer_nas.errors import InputError
+
+
+@dataclass
+class Searched:
+    """A search's folder as read, with the trainings of its genotype."""
+
+    path: Path
+    config: dict[str, Any]
+    genotype: dict[str, Any]
+    rows: list[dict[str, Any]]
+    trained: list[dict[str, Any]] = field(default_factory=list)
+
+    @property
+    def group(self) -> str:
+        """What a row of the table stands for; runs of one group differ in their seed alone."""
+        arch = self.config["arch"]
+        name = arch["method"] if arch["space"] in arch["method"] else f"{arch['method']}, {arch['space']}"
+        return name if arch["operations"] in (None, arch["space"]) else f"{name} of {arch['operations']}"
+
+
+def read(paths: Sequence[Path]) -> list[Searched]:
+    """The searches among the folders, in their order.
+
+    InputError for a folder that is neither search nor training, for a training whose search is not among them, and where
+    there is no search at all.
+    """
+    searches: list[Searched] = []
+    trainings: list[tuple[Path, dict[str, Any], dict[str, Any]]] = []
+    for path in dict.fromkeys(Path(path) for path in paths):
+        folder = RunFolder.open(path)
+        saved = read_json(folder / "config.json", "run configuration")
+        kind = saved.get("kind") if isinstance(saved, dict) else None
+        if kind == "search":
+            if not (folder / "genotype.json").exists():
+                raise InputError(f"{path} has no genotype yet; go on with fer-nas search --resume {path}")
+            found = read_json(folder / "genotype.json", "genotype")
+            searches.append(Searched(path, saved["config"], found["genotype"], folder.metrics()))
+        elif kind == "train":
+            if not (folder / "test.json").exists():
+                raise InputError(f"{path} is not finished; go on with fer-nas train --resume {path}")
+            trainings.append((path, saved["genotype"], read_json(folder / "test.json", "test figures")))
+        else:
+            raise InputError(f"{path} is a {kind} run; give folders of searches, and of trainings of what they found")
+    if not searches:
+        raise InputError("no search among these folders; give at least one")
+    for path, genotype, figures in trainings:
+        owners = [search for search in searches if search.genotype == genotype]
+        if not owners:
+            raise InputError(f"{path} trained a genotype that none of these searches found; give its search too")
+        owners[0].trained.append(figures)
+    return searches
+
+
+Figure = Callable[[Searched], list[float]]
+
+
+def _last(name: str) -> Figure:
+    return lambda run: [row[name] for row in run.rows[-1:] if row.get(name) is not None]
+
+
+def _trained(name: str, change: Callable[[float], float] = float) -> Figure:
+    return lambda run: [change(figures[name]) for figures in run.trained if figures.get(name) is not None]
+
+
+@dataclass(frozen=True)
+class Column:
+    """heading; digits and scale of its numbers; the figures of one search, none where it has none."""
+
+    heading: str
+    figures: Figure
+    digits: int = 1
+    scale: float = 1.0
+
+
+COLUMNS = (
+    Column("supernet val accuracy %", _last("val_accuracy"), 1, 100),
+    Column("val accuracy %", _trained("val_accuracy"), 1, 100),
+    Column("test error %", _trained("accuracy", lambda value: 1 - value), 1, 100),
+    Column("parameters", _trained("parameters"), 0),
+    Column("MFLOPs", _trained("flops"), 1, 1e-6),
+    Column("search s", lambda run: [sum(row["seconds"] for row in run.rows)] if run.rows else [], 0),
+    Column("GPU-days", _last("gpu_days"), 4),
+    Column("peak MiB", lambda run: [max(row["peak_memory_mib"] for row in run.rows)] if run.rows else [], 0),
+    Column("skips n", lambda run: [float(_skips(run.genotype["normal"]))], 1),
+    Column("skips r", lambda run: [float(_skips(run.genotype["reduce"]))], 1),
+)
+
+
+def _skips(edges: Sequence[Sequence[Any]]) -> int:
+    return sum(operation == "skip_connect" for operation, _ in edges)
+
+
+def groups(searches: Sequence[Searched]) -> dict[str, list[Searched]]:
+    found: dict[str, list[Searched]] = {}
+    for run in searches:
+        found.setdefault(run.group, []).append(run)
+    return found
+
+
+def spread(values: Sequence[float]) -> tuple[float, float | None] | None:
+    """Mean and standard deviation (n − 1); None where there is no value, or no spread."""
+    if not values:
+        return None
+    return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
+
+
+def cells(searches: Sequence[Searched]) -> list[list[str]]:
+    """Rows of text: group, seeds, trainings, then COLUMNS as mean ± standard deviation."""
+    table = []
+    for name, runs in groups(searches).items():
+        row = [name, str(len(runs)), str(sum(len(run.trained) for run in runs))]
+        for column in COLUMNS:
+            found = spread([value for run in runs for value in column.figures(run)])
+            if found is None:
+                row.append("–")
+                continue
+            mean, deviation = (None if x is None else f"{column.scale * x:,.{column.digits}f}" for x in found)
+            row.append(f"{mean}" if deviation is None else f"{mean} ± {deviation}")
+        table.append(row)
+    return table
+
+
+HEADINGS = ("method", "searches", "trainings", *(column.heading for column in COLUMNS))
+
+
+def rich_table(searches: Sequence[Searched]) -> Table:
+    shown = Table(*HEADINGS)
+    for row in cells(searches):
+        shown.add_row(*row)
+    return shown
+
+
+def markdown(searches: Sequence[Searched]) -> str:
+    rows = [HEADINGS, ["---"] * len(HEADINGS), *cells(searches)]
+    return "".join(f"| {' | '.join(row)} |\n" for row in rows)
+
+
+def comma_separated(searches: Sequence[Searched]) -> str:
+    """One line a search, its trainings averaged; numbers as they are, without rounding."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(["run", "method", "seed", "trainings", *(column.heading for column in COLUMNS)])
+    for run in searches:
+        figures = [spread(column.figures(run)) for column in COLUMNS]
+        values = [
+            "" if found is None else repr(column.scale * found[0])
+            for column, found in zip(COLUMNS, figures, strict=True)
+        ]
+        writer.writerow([run.path, run.group, run.config["run"]["seed"], len(run.trained), *values])
+    return out.getvalue()

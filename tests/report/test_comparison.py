@@ -1,0 +1,107 @@
+"""`fer-nas compare`: the table against figures worked out by hand, what is refused, the pictures' files."""
+
+from __future__ import annotations
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from typer.testing import CliRunner
+
+from fer_nas.cli import app
+from fer_nas.errors import InputError
+from fer_nas.report.comparison import cells, comma_separated, groups, markdown, read
+
+SKIP, SEP = ["skip_connect", 0], ["sep_conv_3x3", 1]
+
+
+def genotype(first: list[Any]) -> dict[str, Any]:
+    nodes = [2, 3]
+    return {"normal": [first, SEP, SEP, SKIP], "normal_concat": nodes, "reduce": [SEP] * 4, "reduce_concat": nodes}
+
+
+def write(folder: Path, **files: Any) -> Path:
+    folder.mkdir()
+    for name, value in files.items():
+        rows = value if name == "metrics" else None
+        text = "".join(json.dumps(row) + "\n" for row in rows) if rows is not None else json.dumps(value)
+        (folder / ("metrics.jsonl" if name == "metrics" else f"{name}.json")).write_text(text)
+    return folder
+
+
+def search(folder: Path, seed: int, accuracy: float, first: list[Any], method: str = "soba") -> Path:
+    config = {"run": {"seed": seed}, "arch": {"method": method, "space": "gdas", "operations": "fer"}}
+    edge = [[0.25, 0.75]]
+    row = {"val_accuracy": accuracy, "val_loss": 2.0, "seconds": 30.0, "gpu_days": 0.0, "peak_memory_mib": 100.0}
+    rows = [row | {"epoch": epoch, "mixtures": {"normal": edge, "reduce": edge}} for epoch in (1, 2)]
+    rows[0]["val_accuracy"] = 0.1
+    return write(
+        folder,
+        config={"kind": "search", "config": config},
+        genotype={"genotype": genotype(first)},
+        metrics=[] if method == "random" else rows,
+    )
+
+
+def training(folder: Path, first: list[Any], accuracy: float) -> Path:
+    test = {"val_accuracy": 0.7, "accuracy": accuracy, "parameters": 1000, "flops": 2e6}
+    return write(folder, config={"kind": "train", "config": {}, "genotype": genotype(first)}, test=test)
+
+
+@pytest.fixture
+def runs(tmp_path: Path) -> list[Path]:
+    return [
+        search(tmp_path / "a", 0, 0.4, SKIP),
+        search(tmp_path / "b", 1, 0.5, SEP),
+        search(tmp_path / "c", 0, 0.0, ["max_pool_3x3", 0], method="random"),
+        training(tmp_path / "ta", SKIP, 0.60),
+        training(tmp_path / "tb", SEP, 0.64),
+    ]
+
+
+def test_table(runs: list[Path]) -> None:
+    searches = read(runs)
+    assert list(groups(searches)) == ["soba, gdas of fer", "random, gdas of fer"]
+    first, second = cells(searches)
+    # 0.4 and 0.5: mean 45, deviation 7.07; errors 40 and 36; two skips and one skip in the normal cells.
+    assert first == [
+        "soba, gdas of fer", "2", "2", "45.0 ± 7.1", "70.0 ± 0.0", "38.0 ± 2.8", "1,000 ± 0", "2.0 ± 0.0", "60 ± 0",
+        "0.0000 ± 0.0000", "100 ± 0", "1.5 ± 0.7", "0.0 ± 0.0",
+    ]  # fmt: skip
+    assert second == ["random, gdas of fer", "1", "0", *["–"] * 8, "1.0", "0.0"]
+    assert markdown(searches).count("\n") == 4 and "| 45.0 ± 7.1 |" in markdown(searches)
+    rows = list(csv.DictReader(io.StringIO(comma_separated(searches))))
+    assert [row["seed"] for row in rows] == ["0", "1", "0"]
+    assert float(rows[0]["supernet val accuracy %"]) == 40.0 and rows[2]["test error %"] == ""
+
+
+def test_command(runs: list[Path], tmp_path: Path) -> None:
+    out = tmp_path / "out"
+    result = CliRunner().invoke(app, ["compare", *map(str, runs), "--out", str(out)])
+    assert result.exit_code == 0, result.output
+    assert "45.0 ± 7.1" in result.stdout
+    made = sorted(path.name for path in out.iterdir())
+    assert made == ["cells.png", "comparison.csv", "comparison.md", "curves.png", "lambda.png"]
+    assert all((out / name).read_bytes()[:4] == b"\x89PNG" for name in made if name.endswith("png"))
+    refused = CliRunner().invoke(app, ["compare", str(runs[0]), "--out", str(runs[1])])
+    assert refused.exit_code == 2 and "holds a run; choose another folder" in refused.stderr
+
+
+def test_what_is_refused(runs: list[Path], tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no search among these folders"):
+        read(runs[3:])
+    with pytest.raises(InputError, match="tb trained a genotype that none of these searches found"):
+        read([runs[0], runs[4]])
+    with pytest.raises(InputError, match="is not a run folder"):
+        read([tmp_path])
+    with pytest.raises(InputError, match="is a tune run"):
+        read([write(tmp_path / "t", config={"kind": "tune"})])
+    (runs[3] / "test.json").unlink()
+    with pytest.raises(InputError, match="ta is not finished; go on with fer-nas train --resume"):
+        read(runs)
+    (runs[0] / "genotype.json").unlink()
+    with pytest.raises(InputError, match="a has no genotype yet"):
+        read(runs)
