@@ -41,8 +41,8 @@ class Searched:
 def read(paths: Sequence[Path]) -> list[Searched]:
     """The searches among the folders, in their order.
 
-    InputError for a folder that is neither search nor training, for a training whose search is not among them, and where
-    there is no search at all.
+    InputError for a folder that is neither search nor training, for a training whose search is not among them, and
+    where there is no search at all.
     """
     searches: list[Searched] = []
     trainings: list[tuple[Path, dict[str, Any], dict[str, Any]]] = []
