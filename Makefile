@@ -13,7 +13,7 @@ demo: $(READY)
 	$(THREADS) $(BIN)/fer-nas demo
 
 test: $(READY)
-	$(THREADS) $(BIN)/python -m pytest
+	$(BIN)/python -m pytest
 
 lint: $(READY)
 	$(BIN)/ruff check

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 
 HERE = Path(__file__).parent
+os.environ["OMP_NUM_THREADS"] = "1"  # before torch is loaded, here and in every process that a test starts
 
 
 @pytest.fixture(scope="session")
