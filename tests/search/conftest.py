@@ -7,11 +7,12 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+import torch
 from rich.console import Console
 
 from fer_nas.artifacts import RunFolder
 from fer_nas.config import SEARCH_PRESETS, SearchConfig, build
-from fer_nas.search.run import search
+from fer_nas.search.run import Search, resume, search
 
 SMALL = {
     "channels": 4, "layers": 1, "limit": 40, "batch_size": 10, "image_size": 16, "threads": 1, "device": "cpu",
@@ -44,3 +45,25 @@ def searched() -> Callable[..., RunFolder]:
 def straight(cases: Path, searched: Callable[..., RunFolder], tmp_path_factory: pytest.TempPathFactory) -> RunFolder:
     """Four epochs of DARTS, first order, never stopped."""
     return searched(cases / "fer.csv", tmp_path_factory.mktemp("straight") / "run", epochs=4)
+
+
+@pytest.fixture
+def interrupted(
+    cases: Path, searched: Callable[..., RunFolder], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> Callable[..., RunFolder]:
+    """interrupted(**settings): a search of two epochs that breaks off in the second, and is resumed."""
+
+    def run(**settings: object) -> RunFolder:
+        step = Search.one_step
+
+        def until_then(self: Search, batch: object) -> torch.Tensor:
+            if (self.epoch, self.step) == (2, 1):
+                raise KeyboardInterrupt
+            return step(self, batch)
+
+        with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
+            patched.setattr(Search, "one_step", until_then)
+            searched(cases / "fer.csv", tmp_path / "interrupted", **settings)
+        return resume(tmp_path / "interrupted", Console(file=io.StringIO()))
+
+    return run

@@ -2,14 +2,12 @@
 
 from __future__ import annotations
 
-import io
 from collections.abc import Callable
 from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import torch
-from rich.console import Console
 
 from fer_nas.artifacts import RunFolder
 from fer_nas.bilevel.response import response_layers
@@ -18,7 +16,6 @@ from fer_nas.data.load import load
 from fer_nas.errors import InputError
 from fer_nas.runtime import generator, load_checkpoint
 from fer_nas.search.methods import FORMS, METHODS, form
-from fer_nas.search.run import Search, resume
 from fer_nas.search.state import State
 from fer_nas.search.state import build as build_state
 
@@ -47,23 +44,12 @@ def test_lambda_moves_and_the_response_is_recorded(
 
 @pytest.mark.parametrize("method", ["soba", "darts-delta-stn"])
 def test_what_a_method_carries_survives_a_stop(
-    method: str, searched: Searched, cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    method: str, searched: Searched, interrupted: Searched, cases: Path, tmp_path: Path
 ) -> None:
     """The adjoint, Adam's moments and the generator of ε are in the checkpoint: the end is the same, bit for bit."""
     settings = {"method": method, "learn_sigma": method != "soba"}
     straight = searched(cases / "fer.csv", tmp_path / "straight", **settings)
-    step = Search.one_step
-
-    def stopped(self: Search, batch: object) -> torch.Tensor:
-        if (self.epoch, self.step) == (2, 1):
-            raise KeyboardInterrupt
-        return step(self, batch)
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Search, "one_step", stopped)
-        searched(cases / "fer.csv", tmp_path / "run", **settings)
-    resume(tmp_path / "run", Console(file=io.StringIO()))
-    mine, theirs = (load_checkpoint(path / "checkpoint.pt") for path in (tmp_path / "run", straight.path))
+    mine, theirs = (load_checkpoint(run / "checkpoint.pt") for run in (interrupted(**settings), straight))
     assert torch.equal(mine["arch"], theirs["arch"])
     for part in ("weights", "method"):
         assert theirs[part] and all(torch.equal(mine[part][name], value) for name, value in theirs[part].items())

@@ -15,7 +15,7 @@ from torch import nn
 from fer_nas.artifacts import GenotypeFile, RunFolder
 from fer_nas.bilevel.response import response_layers
 from fer_nas.config import SearchConfig
-from fer_nas.runtime import generator
+from fer_nas.runtime import generator, load_checkpoint
 from fer_nas.search.methods import METHODS
 from fer_nas.search.random_cells import draw_cell
 from fer_nas.search.run import resume
@@ -80,25 +80,11 @@ def test_a_search_in_each_space(space: str, searched: Searched, cases: Path, tmp
 
 
 def test_a_stopped_gdas_draws_the_same_operations(
-    searched: Searched, cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    searched: Searched, interrupted: Searched, cases: Path, tmp_path: Path
 ) -> None:
-    from fer_nas.runtime import load_checkpoint
-    from fer_nas.search.run import Search
-
     settings = {"space": "gdas", "operations": "fer"}
     straight = searched(cases / "fer.csv", tmp_path / "straight", **settings)
-    step = Search.one_step
-
-    def stopped(self: Search, batch: object) -> torch.Tensor:
-        if (self.epoch, self.step) == (2, 1):
-            raise KeyboardInterrupt
-        return step(self, batch)
-
-    with monkeypatch.context() as patched, pytest.raises(KeyboardInterrupt):
-        patched.setattr(Search, "one_step", stopped)
-        searched(cases / "fer.csv", tmp_path / "run", **settings)
-    resume(tmp_path / "run", Console(file=io.StringIO()))
-    mine, theirs = (load_checkpoint(path / "checkpoint.pt")["arch"] for path in (tmp_path / "run", straight.path))
+    mine, theirs = (load_checkpoint(run / "checkpoint.pt")["arch"] for run in (interrupted(**settings), straight))
     assert torch.equal(mine, theirs)
 
 
