@@ -12,6 +12,7 @@ from rich.table import Table
 
 import fer_nas
 from fer_nas import model_commands, study_commands
+from fer_nas.artifacts import RunFolder
 from fer_nas.config import (
     SEARCH_PRESETS,
     TRAIN_PRESETS,
@@ -149,19 +150,26 @@ def search(
     """Search for a cell: writes genotype.json, a record of every epoch and pictures into a run folder.
 
     In the table, λ entropy is how undecided the edges are (log of the number of operations at first, 0 once every edge
-    has chosen), and skips n / r count the skip connections in the normal and the reduction cell.
+    has chosen), |resp|/|dir| and cos are the size of λ's gradient through the weights beside its direct part and the
+    angle between the two, and skips n / r count the skip connections in the normal and the reduction cell.
     """
+    config = None
+    if resume is not None:
+        _refuse_with_resume(settings, ("--out", out), ("--preset", preset))
+        RunFolder.open(resume)
+    else:
+        config = build(SearchConfig, SEARCH_PRESETS, preset or DEFAULT_PRESET, settings)
     from fer_nas import parallel
     from fer_nas.search.run import resume as resume_search
     from fer_nas.search.run import search as run_search
 
     with parallel.joined(settings.get("device", "auto")):
         notes = Console(stderr=True, quiet=parallel.number() > 0)
-        if resume is not None:
-            _refuse_with_resume(settings, ("--out", out), ("--preset", preset))
+        if config is None:
+            assert resume is not None
             folder = resume_search(resume, notes)
         else:
-            folder = run_search(build(SearchConfig, SEARCH_PRESETS, preset or DEFAULT_PRESET, settings), out, notes)
+            folder = run_search(config, out, notes)
         if parallel.number():
             return
     for last in folder.metrics()[-1:]:  # a random cell has no record
@@ -184,6 +192,14 @@ def train(
     resume: ResumeOption = None,
 ) -> None:
     """Train a genotype's network: validation chooses the epoch, the test split is read once at the end."""
+    config = None
+    if resume is not None:
+        _refuse_with_resume(settings, ("--out", out), ("--preset", preset), ("GENOTYPE", genotype))
+        RunFolder.open(resume)
+    elif genotype is None:
+        raise InputError("give a genotype: a genotype.json, a search's run folder, or a name such as DARTS_V2")
+    else:
+        config = build(TrainConfig, TRAIN_PRESETS, preset or DEFAULT_PRESET, settings)
     from fer_nas import parallel
     from fer_nas.space.genotypes import find
     from fer_nas.train.run import resume as resume_train
@@ -191,13 +207,10 @@ def train(
 
     with parallel.joined(settings.get("device", "auto")):
         notes = Console(stderr=True, quiet=parallel.number() > 0)
-        if resume is not None:
-            _refuse_with_resume(settings, ("--out", out), ("--preset", preset), ("GENOTYPE", genotype))
+        if config is None or genotype is None:
+            assert resume is not None
             folder, report = resume_train(resume, notes)
-        elif genotype is None:
-            raise InputError("give a genotype: a genotype.json, a search's run folder, or a name such as DARTS_V2")
         else:
-            config = build(TrainConfig, TRAIN_PRESETS, preset or DEFAULT_PRESET, settings)
             folder, report = run_train(config, find(genotype), out, notes)
         if parallel.number():
             return
@@ -217,15 +230,15 @@ def tune(
 
     Every method has the same seconds, images and batches; test images are read once for each method and seed.
     """
+    config = override(TuneConfig(), settings)
+    if resume is not None:
+        _refuse_with_resume(settings, ("--out", out))
+        RunFolder.open(resume)
     from fer_nas.tune.run import resume as resume_tune
     from fer_nas.tune.run import tune as run_tune
     from fer_nas.tune.show import show
 
-    if resume is not None:
-        _refuse_with_resume(settings, ("--out", out))
-        folder, found = resume_tune(resume, _notes())
-    else:
-        folder, found = run_tune(override(TuneConfig(), settings), out, _notes())
+    folder, found = run_tune(config, out, _notes()) if resume is None else resume_tune(resume, _notes())
     show(found, folder / "tuning.png")
 
 
@@ -274,7 +287,3 @@ def demo(
     from fer_nas.demo import run
 
     run(out, picture, Console(), _notes())
-
-
-def main() -> None:
-    app()

@@ -17,7 +17,7 @@ from torch import Tensor
 from fer_nas import parallel
 from fer_nas.artifacts import RunFolder
 from fer_nas.config import DataConfig, RunConfig
-from fer_nas.data.load import load
+from fer_nas.data.load import load, require
 from fer_nas.data.split import DataSet
 from fer_nas.errors import InputError
 from fer_nas.progress import Columns, EpochTable, say
@@ -33,6 +33,7 @@ def prepare(run: RunConfig, data: DataConfig, out: Path | None, console: Console
         RunFolder.refuse_used(out)
     if run.threads:
         torch.set_num_threads(run.threads)
+    require(data)
     say(console, f"reading {data.data}")
     dataset = load(data, seed=run.seed)
     for note in dataset.notes:

@@ -10,6 +10,7 @@ from typing import Annotated, Any
 import typer
 from rich.console import Console
 
+from fer_nas.artifacts import RunFolder
 from fer_nas.config import DataConfig
 from fer_nas.errors import InputError
 from fer_nas.options import configured, guarded
@@ -48,15 +49,19 @@ def export(
 
     A smaller file is written only where it loses at most 0.5 points on the validation images.
     """
+    wanted = [name for name, value in (("int8", int8), ("fp16", fp16)) if value]
+    if calibrate is not None and not wanted:
+        raise InputError("--calibrate goes with --int8 or --fp16")
+    made, is_file = run, run.suffix.lower() == ".onnx"
+    if not is_file:
+        RunFolder.open(run)
+    elif not wanted:
+        raise InputError(f"{run} is exported already; give --int8 or --fp16, or a run folder")
     from fer_nas.export.onnx import export as run_export
     from fer_nas.export.small import run as run_small
     from fer_nas.progress import say
 
-    wanted = [name for name, value in (("int8", int8), ("fp16", fp16)) if value]
-    if calibrate is not None and not wanted:
-        raise InputError("--calibrate goes with --int8 or --fp16")
-    made = run
-    if run.suffix.lower() != ".onnx":
+    if not is_file:
         say(notes(), f"exporting {run}; the file is then checked against PyTorch on the run's validation images")
         result = run_export(run, out, checkpoint=weights.value)
         made = result.path
@@ -64,8 +69,6 @@ def export(
             f"{result.path}  {result.size / 1000:.0f} kB, opset {result.metadata.opset}, "
             f"largest difference to PyTorch {result.max_difference:.1e} on {result.checked} images"
         )
-    elif not wanted:
-        raise InputError(f"{run} is exported already; give --int8 or --fp16, or a run folder")
     for name in wanted:
         say(notes(), f"{name}: the file is checked on the validation images")
         typer.echo(run_small(name, made, run, calibrate, out or made))

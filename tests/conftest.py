@@ -64,7 +64,7 @@ def step(self, epoch, step):
     print(epoch, step, flush=True)
     sys.stdin.readline()
 progress.EpochTable.step = step
-cli.main()
+cli.app()
 """
 
 

@@ -27,7 +27,7 @@ def loaded_after(code: str) -> set[str]:
 def after_command(*words: str) -> set[str]:
     return loaded_after(
         f"import sys; sys.argv = ['fer-nas', *{list(words)!r}]\n"
-        "from fer_nas.cli import main\n"
+        "from fer_nas.__main__ import main\n"
         "try:\n    main()\nexcept SystemExit as leave:\n    assert not leave.code, leave.code"
     )
 

@@ -18,6 +18,7 @@ from rich.console import Console
 import fer_nas
 from fer_nas.artifacts import RunFolder, read_json, write_json
 from fer_nas.config import TuneConfig, from_dict, to_dict
+from fer_nas.data.load import require
 from fer_nas.data.split import DataSet
 from fer_nas.errors import FerNasError, InputError
 from fer_nas.progress import Columns, EpochTable, number, percent, say, seconds
@@ -181,6 +182,7 @@ def tune(config: TuneConfig, out: Path | None, console: Console) -> tuple[RunFol
     if config.run.budget <= 0:
         raise InputError("--budget is 0; give each method some seconds")
     torch.set_num_threads(config.run.threads)
+    require(config.data)
     say(console, f"reading {config.data.data}")
     dataset = read(config)
     for note in dataset.notes:
