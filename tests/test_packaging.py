@@ -90,7 +90,7 @@ def test_base_install_is_light(installed: Run) -> None:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("line", ["search", "train DARTS_V2", "export .", "evaluate .", "data", "demo"])
+@pytest.mark.parametrize("line", ["search", "train DARTS_V2", "export x.onnx --int8", "evaluate .", "data", "demo"])
 def test_what_needs_the_extra_says_so(installed: Run, line: str) -> None:
     done = installed("fer-nas", *line.split())
     assert done.returncode == 2, done.stdout + done.stderr

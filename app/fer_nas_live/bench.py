@@ -100,7 +100,7 @@ def _cold_start(picture: Path, options: BenchOptions) -> dict[str, float]:
     """Seconds from the start of a new `fer-nas live` to its first label, median; its largest memory in MiB."""
     words = ["live", "--source", str(picture), "--headless", "--provider", "cpu", "--detector", options.detector]
     words += ["--model", options.model] if options.model else []
-    code = "import sys; from fer_nas.cli import main; sys.argv[0] = 'fer-nas'; main()"
+    code = "import sys; from fer_nas.__main__ import main; sys.argv[0] = 'fer-nas'; main()"
     wall = []
     for _ in range(STARTS):
         begun = time.perf_counter()
