@@ -14,17 +14,18 @@ import fer_nas
 from fer_nas import model_commands, study_commands
 from fer_nas.artifacts import RunFolder
 from fer_nas.config import (
+    READ_BY,
     SEARCH_PRESETS,
     TRAIN_PRESETS,
+    TUNE_READ_BY,
     DataConfig,
     SearchConfig,
     TrainConfig,
     TuneConfig,
-    build,
-    override,
 )
 from fer_nas.errors import InputError
 from fer_nas.options import OneLineErrors, OutOption, ResumeOption, configured, flag, guarded
+from fer_nas.settings import build, override, refuse_unread
 
 app = typer.Typer(
     cls=OneLineErrors,
@@ -159,6 +160,7 @@ def search(
         RunFolder.open(resume)
     else:
         config = build(SearchConfig, SEARCH_PRESETS, preset or DEFAULT_PRESET, settings)
+        refuse_unread(settings, READ_BY, (config.arch.method, config.arch.space))
     from fer_nas import parallel
     from fer_nas.search.run import resume as resume_search
     from fer_nas.search.run import search as run_search
@@ -231,6 +233,8 @@ def tune(
     Every method has the same seconds, images and batches; test images are read once for each method and seed.
     """
     config = override(TuneConfig(), settings)
+    methods = (name.strip() for name in config.run.methods.split(","))
+    refuse_unread(settings, TUNE_READ_BY, (*methods, config.hyperparameters))
     if resume is not None:
         _refuse_with_resume(settings, ("--out", out))
         RunFolder.open(resume)

@@ -1,4 +1,4 @@
-"""Every setting of a run, one frozen dataclass per concern, to and from JSON (standard library only).
+"""Every setting of a run, one frozen dataclass per concern, and the presets (standard library only).
 
 A field's `help` is its documentation and the help text of its command-line option; `choices` are the values it takes,
 `low` and `high` its bounds.
@@ -6,13 +6,8 @@ A field's `help` is its documentation and the help text of its command-line opti
 
 from __future__ import annotations
 
-import types
-from dataclasses import Field, asdict, dataclass, field, fields, is_dataclass, replace
-from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
-
-from fer_nas.errors import InputError
-
-T = TypeVar("T")
+from dataclasses import dataclass, field
+from typing import Any
 
 
 def _f(
@@ -130,7 +125,7 @@ class ResponseConfig:
     adjoint_every: int = _f(2, "soba: steps of λ for each step of the adjoint, which has most of the price.", low=1)
     response: str = _f(
         "own",
-        "Best responses: as published (MacKay et al. 2019; Bae and Grosse 2020), or the form that did best here.",
+        "Best responses: as published (MacKay et al. 2019; Bae and Grosse 2020), or the project's own form.",
         ("own", "published"),
     )
     response_clip: float | None = _f(
@@ -275,6 +270,26 @@ class TuneConfig:
     trial_epochs: int = _f(10, "random, bayes: epochs of each training.", low=1)
 
 
+_STN = ("darts-stn", "darts-delta-stn")
+READ_BY: dict[str, tuple[str, ...]] = {
+    "temperature": ("gdas",),
+    "temperature_min": ("gdas",),
+    "terms": ("implicit",),
+    **dict.fromkeys(("adjoint_rate", "adjoint_damping", "adjoint_every"), ("soba",)),
+    "response_clip": ("soba", *_STN),
+    **dict.fromkeys(("response", "response_input", "response_reads", "response_start", "response_rate"), _STN),
+    **dict.fromkeys(("sigma", "learn_sigma", "entropy_weight", "pairs"), _STN),
+    "linearize": ("darts-delta-stn",),
+}
+"""Settings of a search that only some methods and spaces read; for the others they are refused."""
+TUNE_READ_BY: dict[str, tuple[str, ...]] = {
+    **dict.fromkeys(("perturbation", "perturb", "entropy_weight"), ("stn", "delta-stn", "centred-stn")),
+    "neumann_terms": ("neumann",),
+    "trial_epochs": ("random", "bayes"),
+    "wrong_labels": ("examples",),
+}
+"""The same for `fer-nas tune`, with its methods and kinds of hyperparameters."""
+
 _TINY_AUGMENT = {"rotate": 5.0, "shift": 0.04, "scale": 0.05}
 SEARCH_PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
@@ -291,90 +306,3 @@ TRAIN_PRESETS: dict[str, dict[str, Any]] = {
     "tiny": {"epochs": 5, "warmup_epochs": 1, "channels": 8, "layers": 4, "batch_size": 32, "learning_rate": 0.1,
              "auxiliary": False, "drop_path": 0.0, "ema": 0.98, "nesterov": True, **_TINY_AUGMENT},
 }  # fmt: skip
-
-
-def flat_fields(config: Any) -> dict[str, tuple[tuple[str, ...], Field[Any], Any]]:
-    """Option name → (path into the nested configuration, field, type) for every leaf field of `config`."""
-    found: dict[str, tuple[tuple[str, ...], Field[Any], Any]] = {}
-    hints = get_type_hints(config)
-    for item in fields(config):
-        kind = hints[item.name]
-        if is_dataclass(kind):
-            for name, (path, leaf, leaf_kind) in flat_fields(kind).items():
-                assert name not in found, f"two options called {name}"
-                found[name] = ((item.name, *path), leaf, leaf_kind)
-        else:
-            assert item.name not in found, f"two options called {item.name}"
-            found[item.name] = ((item.name,), item, kind)
-    return found
-
-
-def _check(name: str, leaf: Field[Any], kind: Any, value: Any) -> None:
-    option = "--" + name.replace("_", "-")
-    choices, low, high = (leaf.metadata[key] for key in ("choices", "low", "high"))
-    plain = option_type(kind)
-    if value is None and plain is not kind:
-        return
-    if type(value) is not plain and not (plain is float and type(value) is int):
-        raise InputError(f"{option} is {value!r}; it must be of type {plain.__name__}")
-    if choices and value not in choices:
-        raise InputError(f"{option} is {value!r}; choose from {', '.join(choices)}")
-    if low is not None and not value >= low:
-        raise InputError(f"{option} is {value}; it must be at least {low:g}")
-    if high is not None and not value <= high:
-        raise InputError(f"{option} is {value}; it must be at most {high:g}")
-
-
-def override(config: T, values: dict[str, Any]) -> T:
-    """`config` with the leaf fields of `values` (flat names) replaced and checked."""
-    known = flat_fields(type(config))  # type: ignore[arg-type]
-    for name, value in values.items():
-        if name not in known:
-            raise InputError(f"unknown setting {name!r}; known: {', '.join(sorted(known))}")
-        path, leaf, kind = known[name]
-        _check(name, leaf, kind, value)
-        config = _replaced(config, path, value)
-    return config
-
-
-def _replaced(config: Any, path: tuple[str, ...], value: Any) -> Any:
-    head, *rest = path
-    return replace(config, **{head: _replaced(getattr(config, head), tuple(rest), value) if rest else value})
-
-
-def build(config: type[T], presets: dict[str, dict[str, Any]], preset: str, values: dict[str, Any]) -> T:
-    """The configuration of `preset` with single overrides."""
-    if preset not in presets:
-        raise InputError(f"--preset is {preset!r}; choose from {', '.join(presets)}")
-    return override(config(), presets[preset] | values)
-
-
-def to_dict(config: Any) -> dict[str, Any]:
-    return asdict(config)
-
-
-def from_dict(config: type[T], value: dict[str, Any], where: str = "config.json") -> T:
-    """A configuration read back; an unknown or missing field or an impossible value is an InputError."""
-    hints = get_type_hints(config)
-    known = {item.name: item for item in fields(config)}  # type: ignore[arg-type]
-    if not isinstance(value, dict) or set(value) != set(known):
-        odd = sorted(set(value) ^ set(known)) if isinstance(value, dict) else [type(value).__name__]
-        raise InputError(f"{where}: does not fit this version's {config.__name__}: {', '.join(odd)}")
-    made: dict[str, Any] = {}
-    for name, item in value.items():
-        if is_dataclass(hints[name]):
-            made[name] = from_dict(hints[name], item, where)  # type: ignore[arg-type]
-        else:
-            try:
-                _check(name, known[name], hints[name], item)
-            except InputError as error:
-                raise InputError(f"{where}: {error}") from None
-            made[name] = item
-    return config(**made)
-
-
-def option_type(kind: Any) -> type:
-    """The plain type behind an optional annotation: int | None → int."""
-    if get_origin(kind) in (Union, types.UnionType):
-        return next(part for part in get_args(kind) if part is not type(None))
-    return kind

@@ -14,8 +14,9 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from fer_nas.config import DataConfig, flat_fields, option_type
+from fer_nas.config import DataConfig
 from fer_nas.errors import FerNasError
+from fer_nas.settings import flat_fields, option_type
 
 PANELS = {
     "run": "Run",

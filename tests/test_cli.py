@@ -5,9 +5,6 @@ from __future__ import annotations
 import json
 import shutil
 import signal
-import subprocess
-import sys
-import types
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +14,6 @@ import torch
 from click.testing import Result
 from typer.testing import CliRunner
 
-from fer_nas.__main__ import main
 from fer_nas.artifacts import GenotypeFile
 from fer_nas.cli import app
 from fer_nas.space.genotypes import find
@@ -282,42 +278,3 @@ def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     assert GenotypeFile.load(folder / "search" / "genotype.json").dataset == "drawn"
     assert result.stdout.splitlines()[-1].endswith("not to judge faces.")
     assert_refused(fer_nas("demo", "--out", tmp_path, "--picture", tmp_path / "gone.png"), "gone.png: no such file")
-
-
-def test_ctrl_c_while_the_program_is_loaded(
-    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
-) -> None:
-    class Loading(types.ModuleType):
-        def __getattr__(self, name: str) -> object:
-            raise KeyboardInterrupt
-
-    monkeypatch.setitem(sys.modules, "fer_nas.cli", Loading("fer_nas.cli"))
-    with pytest.raises(SystemExit) as stop:
-        main()
-    assert stop.value.code == 130 and capsys.readouterr().err == "fer-nas: stopped\n"
-
-
-@pytest.mark.parametrize(
-    ("words", "text"),
-    [
-        (["search", "--method", "nope"], "--method is 'nope'; choose from darts-1st"),
-        (["train", "DARTS_V2", "--epochs", "-3"], "--epochs is -3; it must be at least 1"),
-        (["search", "--resume", "nowhere"], "nowhere is not a run folder"),
-        (["tune", "--problem", "nope"], "--problem is 'nope'"),
-        (["export", "nowhere"], "nowhere is not a run folder"),
-    ],
-    ids=" ".join,
-)
-def test_wrong_settings_are_refused_before_torch_is_loaded(words: list[str], text: str) -> None:
-    script = (
-        "import sys, importlib.abc\n"
-        "class Refuse(importlib.abc.MetaPathFinder):\n"
-        "    def find_spec(self, name, path, target=None):\n"
-        "        if name == 'torch': raise SystemExit('torch was loaded')\n"
-        "sys.meta_path.insert(0, Refuse())\n"
-        "from fer_nas.__main__ import main\n"
-        "main()\n"
-    )
-    result = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True)
-    assert (result.returncode, result.stdout) == (2, "")
-    assert result.stderr.startswith(f"fer-nas: {text}") and result.stderr.count("\n") == 1

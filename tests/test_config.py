@@ -7,19 +7,9 @@ from typing import Any
 
 import pytest
 
-from fer_nas.config import (
-    SEARCH_PRESETS,
-    TRAIN_PRESETS,
-    DataConfig,
-    SearchConfig,
-    TrainConfig,
-    build,
-    flat_fields,
-    from_dict,
-    override,
-    to_dict,
-)
+from fer_nas.config import SEARCH_PRESETS, TRAIN_PRESETS, DataConfig, SearchConfig, TrainConfig
 from fer_nas.errors import InputError
+from fer_nas.settings import build, flat_fields, from_dict, override, to_dict
 from fer_nas.space.variants import SPACES
 
 ALL = [(SearchConfig, SEARCH_PRESETS, name) for name in SEARCH_PRESETS] + [

@@ -10,11 +10,12 @@ import torch
 from torch import Tensor
 
 from fer_nas.artifacts import ModelMetadata
-from fer_nas.config import DataConfig, override
+from fer_nas.config import DataConfig
 from fer_nas.errors import InputError
 from fer_nas.export.images import load_for, match_channels, part_of
 from fer_nas.export.runtime import open_model, run_model
 from fer_nas.export.trained import open_trained
+from fer_nas.settings import override
 from fer_nas.train.metrics import summary
 
 Predict = Callable[[Tensor], Tensor]  # uint8 (B, C, S, S) → scores (B, K) on the CPU

@@ -21,12 +21,13 @@ from rich.table import Table
 
 import fer_nas
 from fer_nas.artifacts import RunFolder
-from fer_nas.config import SearchConfig, override
+from fer_nas.config import SearchConfig
 from fer_nas.data.split import DataSet, Split
 from fer_nas.errors import FerNasError, InputError
 from fer_nas.progress import say
 from fer_nas.runtime import choose_device, describe_device, enough_memory, generator, peak_memory_mib
 from fer_nas.search.run import Search
+from fer_nas.settings import override
 
 FORMS = {
     "plain": "the definition, channels first",

@@ -17,7 +17,7 @@ from torch import Tensor
 import fer_nas
 from fer_nas import parallel
 from fer_nas.artifacts import Genotype, GenotypeFile, RunFolder, read_json, write_json
-from fer_nas.config import SearchConfig, from_dict, to_dict
+from fer_nas.config import SearchConfig
 from fer_nas.data import batches
 from fer_nas.data.split import DataSet
 from fer_nas.errors import FerNasError, InputError
@@ -40,6 +40,7 @@ from fer_nas.search.methods import METHODS
 from fer_nas.search.random_cells import draw_genotype
 from fer_nas.search.record import ResponseRecord
 from fer_nas.search.state import build, validate
+from fer_nas.settings import from_dict, to_dict
 from fer_nas.space.decode import count_skips, decode
 from fer_nas.space.relax import entropy
 from fer_nas.space.variants import find_space
@@ -258,6 +259,7 @@ def search(config: SearchConfig, out: Path | None, console: Console) -> RunFolde
     if run is not None:
         run.run()
     elif first:
+        say(console, f"{config.arch.method} draws its cell by the seed; settings of a training are not read")
         draw(config, folder, dataset)
     return folder
 

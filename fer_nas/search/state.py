@@ -99,7 +99,8 @@ def build(config: SearchConfig, dataset: DataSet, device: torch.device) -> State
         std=std,
     )
     row, wanted = METHODS[config.arch.method], config.arch.form
-    assert row.make is not None, "a method that learns nothing has no state"
+    if row.make is None:
+        raise InputError(f"{config.arch.method} learns nothing that could be measured or trained")
     if needs_plain_form(config):
         if wanted == "fast":
             raise InputError(

@@ -13,8 +13,10 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from fer_nas.space import fast_cell, fast_kernels
+from fer_nas.space import fast_kernels
 from fer_nas.space.edge import FullEdge, PartialEdge
+from fer_nas.space.fast_cell import FastCell
+from fer_nas.space.fast_plan import DILATED, SEPARABLE, CellFormPlan, SourcePlan
 from fer_nas.space.operations import FactorizedReduce
 from fer_nas.space.supernet import Active, MixedCell, Supernet
 
@@ -25,17 +27,17 @@ def has_fast_form(net: Supernet) -> bool:
 
 
 FAST_OPERATIONS = frozenset(
-    {"none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "conv_1x1", "conv_3x3", *fast_cell.SEPARABLE,
-     *fast_cell.DILATED}
+    {"none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "conv_1x1", "conv_3x3", *SEPARABLE,
+     *DILATED}
 )  # fmt: skip
 """Operations with a form of their own; every other one runs by its plain module inside the fast cell."""
 
 
-_PLANS: WeakKeyDictionary[MixedCell, fast_cell.CellFormPlan] = WeakKeyDictionary()
+_PLANS: WeakKeyDictionary[MixedCell, CellFormPlan] = WeakKeyDictionary()
 """Plans in which all operations run: a cell's structure does not change."""
 
 
-def plan_cell(cell: MixedCell, active: Active | None = None) -> fast_cell.CellFormPlan:
+def plan_cell(cell: MixedCell, active: Active | None = None) -> CellFormPlan:
     """How a cell's edges are gone through, from its edges' lists of operations."""
     if active is not None:
         return _plan(cell, active)
@@ -44,7 +46,7 @@ def plan_cell(cell: MixedCell, active: Active | None = None) -> fast_cell.CellFo
     return _PLANS[cell]
 
 
-def _plan(cell: MixedCell, active: Active | None) -> fast_cell.CellFormPlan:
+def _plan(cell: MixedCell, active: Active | None) -> CellFormPlan:
     edges = [edge for edge in cell.edges if isinstance(edge, FullEdge)]
     assert len(edges) == len(cell.edges), "the fast form knows full edges"
     operations = edges[0].names
@@ -59,7 +61,7 @@ def _plan(cell: MixedCell, active: Active | None) -> fast_cell.CellFormPlan:
                 runs[name] = tuple(
                     place for place, (edge, _) in enumerate(own) if active is None or active[edge][place_of_operation]
                 )
-        sources.append(fast_cell.SourcePlan(cell.strides[own[0][0]], tuple(own), runs))
+        sources.append(SourcePlan(cell.strides[own[0][0]], tuple(own), runs))
     modules = {
         f"{number}/{name}": module
         for number, edge in enumerate(edges)
@@ -69,7 +71,7 @@ def _plan(cell: MixedCell, active: Active | None) -> fast_cell.CellFormPlan:
     names = tuple(name for name, _ in cell.named_parameters() if name.startswith("edges."))
     first = edges[0]
     channels, order = (first.inner, tuple(first.order)) if isinstance(first, PartialEdge) else (cell.channels, None)
-    return fast_cell.CellFormPlan(operations, cell.nodes, channels, tuple(sources), names, modules, order)
+    return CellFormPlan(operations, cell.nodes, channels, tuple(sources), names, modules, order)
 
 
 def _preprocess(module: nn.Module, prefix: str, weights: dict[str, Tensor], x_NHWC: Tensor) -> Tensor:
@@ -110,5 +112,5 @@ def fast_logits(
         mixture = mixtures[kind]
         if active is not None and plan.order is not None:  # what passes by does so with the weights of what runs
             mixture = mixture * torch.tensor(active[kind], dtype=mixture.dtype, device=mixture.device)
-        s0, s1 = s1, fast_cell.FastCell.apply(plan, torch.is_grad_enabled(), x0, x1, mixture, *edges)
+        s0, s1 = s1, FastCell.apply(plan, torch.is_grad_enabled(), x0, x1, mixture, *edges)
     return F.linear(s1.mean((1, 2)), weights["classifier.weight"], weights["classifier.bias"])

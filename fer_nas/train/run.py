@@ -17,7 +17,7 @@ from torch.func import functional_call
 import fer_nas
 from fer_nas import parallel
 from fer_nas.artifacts import GenotypeFile, RunFolder, read_json, write_json
-from fer_nas.config import TrainConfig, to_dict
+from fer_nas.config import TrainConfig
 from fer_nas.data import batches
 from fer_nas.data.split import DataSet
 from fer_nas.errors import FerNasError, InputError
@@ -37,6 +37,7 @@ from fer_nas.runtime import (
     restore_random_state,
     save_checkpoint,
 )
+from fer_nas.settings import to_dict
 from fer_nas.space.network import Network
 from fer_nas.train.average import MovingAverage
 from fer_nas.train.metrics import soft_cross_entropy

@@ -11,8 +11,9 @@ from safetensors.torch import load_file, save_file
 from torch import nn
 
 from fer_nas.artifacts import Genotype, RunFolder, atomic_path, read_json
-from fer_nas.config import TrainConfig, from_dict
+from fer_nas.config import TrainConfig
 from fer_nas.errors import InputError
+from fer_nas.settings import from_dict
 from fer_nas.space.network import Network
 
 

@@ -17,13 +17,14 @@ from rich.console import Console
 
 import fer_nas
 from fer_nas.artifacts import RunFolder, read_json, write_json
-from fer_nas.config import TuneConfig, from_dict, to_dict
+from fer_nas.config import TuneConfig
 from fer_nas.data.load import require
 from fer_nas.data.split import DataSet
 from fer_nas.errors import FerNasError, InputError
 from fer_nas.progress import Columns, EpochTable, number, percent, say, seconds
 from fer_nas.report.tuning import draw_tuning
 from fer_nas.runtime import Interrupted, StopFlag, choose_device, describe_device, enough_memory
+from fer_nas.settings import from_dict, to_dict
 from fer_nas.tune import gradient
 from fer_nas.tune.methods import Rival, chosen
 from fer_nas.tune.problems import PROBLEMS, Images, images, read, task

@@ -11,8 +11,9 @@ import torch
 from rich.console import Console
 
 from fer_nas.artifacts import RunFolder
-from fer_nas.config import SEARCH_PRESETS, SearchConfig, build
+from fer_nas.config import SEARCH_PRESETS, SearchConfig
 from fer_nas.search.run import Search, resume, search
+from fer_nas.settings import build
 
 SMALL = {
     "channels": 4, "layers": 1, "limit": 40, "batch_size": 10, "image_size": 16, "threads": 1, "device": "cpu",

@@ -104,7 +104,7 @@ def test_partial_edge_by_hand() -> None:
 
 @pytest.mark.parametrize("limit", [1, 2**30])
 def test_edges_side_by_side_or_alone(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("fer_nas.space.fast_cell.CHUNK_BYTES", limit)
+    monkeypatch.setattr("fer_nas.space.fast_forward.CHUNK_BYTES", limit)
     compare(supernet(SPACES["darts"], channels=10, layers=1), SPACES["darts"], 8)
 
 

@@ -16,11 +16,12 @@ from safetensors.torch import load_file
 
 import fer_nas
 from fer_nas.artifacts import GenotypeFile, RunFolder
-from fer_nas.config import DataConfig, TrainConfig, from_dict
+from fer_nas.config import DataConfig, TrainConfig
 from fer_nas.data.load import load
 from fer_nas.errors import FerNasError, InputError
 from fer_nas.export.evaluate import evaluate
 from fer_nas.export.trained import open_trained
+from fer_nas.settings import from_dict
 from fer_nas.train.average import MovingAverage
 from fer_nas.train.result import predict
 from fer_nas.train.run import train

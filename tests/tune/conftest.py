@@ -11,7 +11,8 @@ import pytest
 from rich.console import Console
 
 from fer_nas.artifacts import RunFolder
-from fer_nas.config import TuneConfig, override
+from fer_nas.config import TuneConfig
+from fer_nas.settings import override
 from fer_nas.tune import run as tune_run
 
 SMALL = {"width": 0.01, "batch_size": 8, "seeds": 1, "budget": 30, "warmup_epochs": 0, "trial_epochs": 2,

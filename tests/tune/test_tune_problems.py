@@ -10,8 +10,9 @@ import optuna
 import pytest
 import torch
 
-from fer_nas.config import TuneConfig, override
+from fer_nas.config import TuneConfig
 from fer_nas.errors import InputError
+from fer_nas.settings import override
 from fer_nas.tune.methods import RIVALS, chosen
 from fer_nas.tune.problems import FAMILIES, PROBLEMS, images, read, task
 from fer_nas.tune.training import Stream

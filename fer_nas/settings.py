@@ -1,0 +1,108 @@
+"""Configurations made, checked and kept: from presets and options, to and from JSON (standard library only)."""
+
+from __future__ import annotations
+
+import types
+from collections.abc import Iterable, Mapping
+from dataclasses import Field, asdict, fields, is_dataclass, replace
+from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
+
+from fer_nas.errors import InputError
+
+T = TypeVar("T")
+
+
+def flat_fields(config: Any) -> dict[str, tuple[tuple[str, ...], Field[Any], Any]]:
+    """Option name → (path into the nested configuration, field, type) for every leaf field of `config`."""
+    found: dict[str, tuple[tuple[str, ...], Field[Any], Any]] = {}
+    hints = get_type_hints(config)
+    for item in fields(config):
+        kind = hints[item.name]
+        if is_dataclass(kind):
+            for name, (path, leaf, leaf_kind) in flat_fields(kind).items():
+                assert name not in found, f"two options called {name}"
+                found[name] = ((item.name, *path), leaf, leaf_kind)
+        else:
+            assert item.name not in found, f"two options called {item.name}"
+            found[item.name] = ((item.name,), item, kind)
+    return found
+
+
+def _check(name: str, leaf: Field[Any], kind: Any, value: Any) -> None:
+    option = "--" + name.replace("_", "-")
+    choices, low, high = (leaf.metadata[key] for key in ("choices", "low", "high"))
+    plain = option_type(kind)
+    if value is None and plain is not kind:
+        return
+    if type(value) is not plain and not (plain is float and type(value) is int):
+        raise InputError(f"{option} is {value!r}; it must be of type {plain.__name__}")
+    if choices and value not in choices:
+        raise InputError(f"{option} is {value!r}; choose from {', '.join(choices)}")
+    if low is not None and not value >= low:
+        raise InputError(f"{option} is {value}; it must be at least {low:g}")
+    if high is not None and not value <= high:
+        raise InputError(f"{option} is {value}; it must be at most {high:g}")
+
+
+def override(config: T, values: dict[str, Any]) -> T:
+    """`config` with the leaf fields of `values` (flat names) replaced and checked."""
+    known = flat_fields(type(config))  # type: ignore[arg-type]
+    for name, value in values.items():
+        if name not in known:
+            raise InputError(f"unknown setting {name!r}; known: {', '.join(sorted(known))}")
+        path, leaf, kind = known[name]
+        _check(name, leaf, kind, value)
+        config = _replaced(config, path, value)
+    return config
+
+
+def _replaced(config: Any, path: tuple[str, ...], value: Any) -> Any:
+    head, *rest = path
+    return replace(config, **{head: _replaced(getattr(config, head), tuple(rest), value) if rest else value})
+
+
+def build(config: type[T], presets: dict[str, dict[str, Any]], preset: str, values: dict[str, Any]) -> T:
+    """The configuration of `preset` with single overrides."""
+    if preset not in presets:
+        raise InputError(f"--preset is {preset!r}; choose from {', '.join(presets)}")
+    return override(config(), presets[preset] | values)
+
+
+def refuse_unread(given: Iterable[str], read_by: Mapping[str, tuple[str, ...]], chosen: Iterable[str]) -> None:
+    """InputError for an option that was given and that nothing of what was chosen reads."""
+    there = set(chosen)
+    for name in given:
+        readers = read_by.get(name)
+        if readers and not there & set(readers):
+            raise InputError(f"--{name.replace('_', '-')} is read by {' and '.join(readers)} only; leave it out")
+
+
+def to_dict(config: Any) -> dict[str, Any]:
+    return asdict(config)
+
+
+def from_dict(config: type[T], value: dict[str, Any], where: str = "config.json") -> T:
+    """A configuration read back; an unknown or missing field or an impossible value is an InputError."""
+    hints = get_type_hints(config)
+    known = {item.name: item for item in fields(config)}  # type: ignore[arg-type]
+    if not isinstance(value, dict) or set(value) != set(known):
+        odd = sorted(set(value) ^ set(known)) if isinstance(value, dict) else [type(value).__name__]
+        raise InputError(f"{where}: does not fit this version's {config.__name__}: {', '.join(odd)}")
+    made: dict[str, Any] = {}
+    for name, item in value.items():
+        if is_dataclass(hints[name]):
+            made[name] = from_dict(hints[name], item, where)  # type: ignore[arg-type]
+        else:
+            try:
+                _check(name, known[name], hints[name], item)
+            except InputError as error:
+                raise InputError(f"{where}: {error}") from None
+            made[name] = item
+    return config(**made)
+
+
+def option_type(kind: Any) -> type:
+    """The plain type behind an optional annotation: int | None → int."""
+    if get_origin(kind) in (Union, types.UnionType):
+        return next(part for part in get_args(kind) if part is not type(None))
+    return kind

@@ -1,0 +1,248 @@
+"""The forward pass of a cell in the fast form; fast_cell.py tells how it works."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import torch
+from torch import Tensor
+from torch.func import functional_call
+from torch.nn import functional as F
+
+from fer_nas.space import fast_kernels as k
+from fer_nas.space.fast_partial import PassBy
+from fer_nas.space.fast_plan import (
+    DILATED,
+    SEPARABLE,
+    CellFormPlan,
+    Dense,
+    Depthwise,
+    Pointwise,
+    Saved,
+    SourcePlan,
+    Unit,
+    Weights,
+    edge_weight,
+)
+
+CHUNK_BYTES = 2**20  # edges go side by side up to this size of their outputs
+
+
+def _chunks(places: Sequence[int], bytes_each: int) -> list[tuple[int, ...]]:
+    size = max(1, CHUNK_BYTES // bytes_each)
+    return [tuple(places[i : i + size]) for i in range(0, len(places), size)]
+
+
+class CellForward:
+    """One forward pass of a cell; holds what its backward needs."""
+
+    def __init__(self, plan: CellFormPlan, weights: Weights, mixture: Tensor, out_shape: tuple[int, int, int]) -> None:
+        self.plan, self.weights, self.mixture = plan, weights, mixture
+        self.shape = out_shape  # N, H, W of the nodes
+        self.pixels = out_shape[0] * out_shape[1] * out_shape[2]
+        self.odd = bool(out_shape[1] % 2 or out_shape[2] % 2)
+        self.saved: list[Saved | None] = []
+        self.column = {name: o for o, name in enumerate(plan.operations)}
+        self.mask: Tensor | None = None
+        self.by = None if plan.order is None else PassBy(plan.order, plan.channels, mixture)
+        self.d_weights: Weights = {}
+
+    # --- forward
+
+    def forward(self, x0: Tensor, x1: Tensor, keep: bool, with_weights: bool) -> Tensor:
+        plan = self.plan
+        self.with_weights = with_weights
+        self.acc = x0.new_zeros(plan.nodes, self.pixels, plan.channels)
+        self.parity_acc: Tensor | None = None
+        self.bias = x0.new_zeros(plan.nodes, plan.channels)
+        states = [x0, x1]
+        for source in range(1 + plan.nodes):
+            if source >= 2:
+                states.append(self.finish_node(source - 2))
+            state = states[source] if self.by is None else self.by.operated(states[source])
+            saved = self.source_forward(state, plan.sources[source])
+            if self.by is not None:
+                self.by.add(states[source], plan.sources[source], plan.nodes, keep)
+            if keep:
+                self.saved.append(saved)
+        states.append(self.finish_node(plan.nodes - 1))
+        del self.acc, self.parity_acc, self.bias
+        return torch.cat(states[2:], dim=3)
+
+    def finish_node(self, node: int) -> Tensor:
+        n, h, w = self.shape
+        total = self.acc[node].add_(self.bias[node]).view(n, h, w, -1)
+        if self.parity_acc is not None:
+            total.add_(k.from_parities(self.parity_acc[node], h, w))
+        return total if self.by is None else self.by.join(total, node)
+
+    def source_forward(self, x: Tensor, source: SourcePlan) -> Saved:
+        saved = Saved(x, torch.relu(x))
+        self.pools_and_skips(saved, source)
+        self.depthwise(saved, source)
+        self.pointwise(saved, source)
+        self.dense(saved, source)
+        self.plain(saved, source)
+        if saved.units:
+            self.add_units(saved, source)
+        return saved
+
+    def statistics(self, ys: list[Tensor], coefficient: Tensor | None) -> k.Norm:
+        """The norms of all columns of `ys` in one; coefficient: one for each C columns."""
+        columns = sum(y.shape[1] for y in ys)
+        total, squares = ys[0].new_empty(2, columns)
+        scratch = torch.empty_like(max(ys, key=Tensor.numel))
+        start = 0
+        for y in ys:
+            part = slice(start, start + y.shape[1])
+            k.add_squares(y, total[part], squares[part], scratch.view(-1)[: y.numel()])
+            start = part.stop
+        if coefficient is None:
+            by_column = total.new_ones(columns)
+        else:
+            by_column = coefficient.repeat_interleave(self.plan.channels)
+        return k.Norm.of(total, squares, by_column, self.pixels)
+
+    def jobs(self, units: Sequence[Unit], source: SourcePlan) -> tuple[list[int], list[int], list[int]]:
+        """Edge, column of the mixture and node of every C columns of the units."""
+        jobs = [(source.edges[place], self.column[unit.operation]) for unit in units for place in unit.places]
+        return [edge for (edge, _), _ in jobs], [column for _, column in jobs], [node for (_, node), _ in jobs]
+
+    def add_units(self, saved: Saved, source: SourcePlan) -> None:
+        edges, columns, nodes = self.jobs(saved.units, source)
+        saved.norm = norm = self.statistics([k.some(u.y) for u in saved.units], self.mixture[edges, columns])
+        channels, job = self.plan.channels, 0
+        rows = norm.row.view(-1, channels)
+        for unit in saved.units:
+            y = k.some(unit.y)
+            for i in range(len(unit.places)):
+                self.target(nodes[job], unit.parity).addcmul_(y[:, i * channels : (i + 1) * channels], rows[job])
+                job += 1
+        self.bias.index_add_(0, torch.tensor(nodes, device=rows.device), norm.bias.view(-1, channels))
+
+    def target(self, node: int, parity: bool) -> Tensor:
+        if not parity:
+            return self.acc[node]
+        if self.parity_acc is None:
+            n, h, w = self.shape
+            self.parity_acc = self.acc.new_zeros(self.plan.nodes, 4 * n, (h + 1) // 2, (w + 1) // 2, self.plan.channels)
+        return k.matrix(self.parity_acc[node])
+
+    def pools_and_skips(self, saved: Saved, source: SourcePlan) -> None:
+        names = [name for name in ("max_pool_3x3", "avg_pool_3x3") if source.active.get(name)]
+        if source.stride == 1 and source.active.get("skip_connect"):
+            names.append("skip_connect")
+        if not names:
+            return
+        x, channels = saved.x, self.plan.channels
+        values = x.new_empty(len(names), self.pixels, channels)
+        for row, name in zip(values, names, strict=True):
+            if name == "skip_connect":
+                row.copy_(k.matrix(x))
+                continue
+            if name == "max_pool_3x3":
+                pooled, saved.pool_where = k.max_pool(x, source.stride)
+            else:
+                pooled = k.avg_pool(x, source.stride)
+            _, saved.pool_norm[name] = k.standardize(k.matrix(pooled), out=row)
+        edges = [edge for edge, _ in source.edges]
+        mix = self.mixture[edges][:, [self.column[name] for name in names]]
+        for column, name in enumerate(names):
+            if len(source.active[name]) < len(edges):
+                mix[[place for place in range(len(edges)) if place not in source.active[name]], column] = 0
+        first = source.edges[0][1]
+        flat = self.acc[first : first + len(edges)].view(len(edges), -1)
+        flat.addmm_(mix, values.view(len(names), -1))
+        saved.linear, saved.linear_values, saved.linear_mix = names, values, mix
+
+    def depthwise(self, saved: Saved, source: SourcePlan) -> None:
+        x, channels = saved.relu, self.plan.channels
+        bytes_each = self.pixels * channels * x.element_size()
+        dilated: Tensor | None = None
+        for name in (*SEPARABLE, *DILATED):
+            for chunk in _chunks(source.active.get(name, ()), bytes_each):
+                stride, picture, parity = source.stride, x, False
+                if name in DILATED:
+                    parity, stride = stride == 1, 1
+                    if dilated is None:
+                        dilated = k.to_parities(x) if parity else x[:, ::2, ::2].contiguous()
+                    picture = dilated
+                unit = self.depthwise_unit(source, name, ("1.weight", "2.weight"), chunk, stride, picture, parity)
+                (saved.units if name in DILATED else saved.first).append(unit)
+        if saved.first:
+            ys = [k.some(unit.y) for unit in saved.first]
+            saved.first_norm = norm = self.statistics(ys, None)
+            start = 0
+            for unit, y in zip(saved.first, ys, strict=True):
+                part = slice(start, start + y.shape[1])
+                start = part.stop
+                z = torch.addcmul(norm.bias[part], y, norm.row[part]).relu_().view(*self.shape, -1)
+                saved.units.append(
+                    self.depthwise_unit(source, unit.operation, ("5.weight", "6.weight"), unit.places, 1, z, False)
+                )
+
+    def depthwise_unit(
+        self, source: SourcePlan, name: str, leaves: tuple[str, str], chunk: tuple[int, ...], stride: int, x: Tensor,
+        parity: bool,
+    ) -> Depthwise:  # fmt: skip
+        channels = self.plan.channels
+        edges = [source.edges[place][0] for place in chunk]
+        kernels = [self.weights[edge_weight(edge, name, leaves[0])] for edge in edges]
+        points = [self.weights[edge_weight(edge, name, leaves[1])].view(channels, channels) for edge in edges]
+        kernel = kernels[0] if len(chunk) == 1 else torch.cat(kernels)
+        if x.shape[3] != kernel.shape[0]:
+            x = k.repeat_channels(x, len(chunk))
+        d = k.depthwise(x, kernel, stride)
+        if parity and self.odd:
+            d.mul_(self.parity_mask(d))
+        d = k.matrix(d)
+        y = k.products(d, points)
+        return Depthwise(name, leaves, chunk, stride, x, kernel, points, parity, d if self.with_weights else None, y)
+
+    def parity_mask(self, like: Tensor) -> Tensor:
+        """One where a pixel of the parities is a pixel of the picture, (4·N, h, w, 1)."""
+        if self.mask is None:
+            self.mask = k.to_parities(like.new_ones(*self.shape, 1))
+        return self.mask
+
+    def pointwise(self, saved: Saved, source: SourcePlan) -> None:
+        found: list[tuple[str, list[str], list[Tensor]]] = []
+        x, channels = saved.relu, self.plan.channels
+        if source.active.get("conv_1x1"):
+            found.append(("conv_1x1", ["1.weight"], [k.matrix(x if source.stride == 1 else x[:, ::2, ::2])]))
+        if source.stride == 2 and source.active.get("skip_connect"):
+            found.append(("skip_connect", ["even.weight", "odd.weight"], [k.matrix(p) for p in k.halves(x)]))
+        for name, leaves, inputs in found:
+            for place in source.active[name]:
+                edge = source.edges[place][0]
+                points = [self.weights[edge_weight(edge, name, leaf)].flatten(1) for leaf in leaves]
+                y = x.new_empty(self.pixels, channels)
+                start = 0
+                for d, point in zip(inputs, points, strict=True):
+                    torch.mm(d, point.t(), out=y[:, start : start + len(point)])
+                    start += len(point)
+                saved.units.append(Pointwise(name, (place,), inputs, [points], y))
+
+    def dense(self, saved: Saved, source: SourcePlan) -> None:
+        for place in source.active.get("conv_3x3", ()):
+            weight = self.weights[edge_weight(source.edges[place][0], "conv_3x3", "1.weight")]
+            out = F.conv2d(k.nchw(saved.relu), weight, stride=source.stride, padding=1)
+            saved.units.append(Dense("conv_3x3", (place,), weight, k.matrix(k.nhwc(out))))
+
+    def plain(self, saved: Saved, source: SourcePlan) -> None:
+        """Operations without a fast form run by their module, recorded for autograd."""
+        for name, places in source.active.items():
+            for place in places:
+                edge, node = source.edges[place]
+                module = self.plan.modules.get(f"{edge}/{name}")
+                if module is None:
+                    continue
+                with torch.enable_grad():
+                    leaf = k.nchw(saved.x).clone().requires_grad_()
+                    leaves = [edge_weight(edge, name, item) for item, _ in module.named_parameters()]
+                    inside = [self.weights[item].detach().requires_grad_(self.with_weights) for item in leaves]
+                    named = {item: w for (item, _), w in zip(module.named_parameters(), inside, strict=True)}
+                    out = functional_call(module, named, (leaf,))
+                value = out.detach().permute(0, 2, 3, 1)
+                self.acc[node].view(*self.shape, -1).addcmul_(value, self.mixture[edge, self.column[name]])
+                saved.plain.append((place, name, leaf, out, leaves, inside))

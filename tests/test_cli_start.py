@@ -1,0 +1,66 @@
+"""What is refused, and how a stop ends, before anything slow is loaded."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+import types
+
+import pytest
+
+from fer_nas.__main__ import main
+from fer_nas.config import READ_BY, SEARCH_METHODS, SPACES, TUNE_READ_BY, SearchConfig, TuneConfig
+from fer_nas.settings import flat_fields
+from fer_nas.tune.methods import RIVALS
+from fer_nas.tune.problems import FAMILIES
+
+
+def test_ctrl_c_while_the_program_is_loaded(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    class Loading(types.ModuleType):
+        def __getattr__(self, name: str) -> object:
+            raise KeyboardInterrupt
+
+    monkeypatch.setitem(sys.modules, "fer_nas.cli", Loading("fer_nas.cli"))
+    with pytest.raises(SystemExit) as stop:
+        main()
+    assert stop.value.code == 130 and capsys.readouterr().err == "fer-nas: stopped\n"
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (["search", "--method", "nope"], "--method is 'nope'; choose from darts-1st"),
+        (["train", "DARTS_V2", "--epochs", "-3"], "--epochs is -3; it must be at least 1"),
+        (["search", "--resume", "nowhere"], "nowhere is not a run folder"),
+        (["tune", "--problem", "nope"], "--problem is 'nope'"),
+        (["export", "nowhere"], "nowhere is not a run folder"),
+        (["search", "--terms", "3"], "--terms is read by implicit only; leave it out"),
+        (["search", "--method", "darts-stn", "--temperature", "3"], "--temperature is read by gdas only; leave it out"),
+        (["search", "--method", "darts-stn", "--linearize"], "--linearize is read by darts-delta-stn only"),
+        (["tune", "--methods", "stn, random", "--neumann-terms", "3"], "--neumann-terms is read by neumann only"),
+        (["tune", "--wrong-labels", "0.1"], "--wrong-labels is read by examples only"),
+    ],
+    ids=" ".join,
+)
+def test_wrong_settings_are_refused_before_torch_is_loaded(words: list[str], text: str) -> None:
+    script = (
+        "import sys, importlib.abc\n"
+        "class Refuse(importlib.abc.MetaPathFinder):\n"
+        "    def find_spec(self, name, path, target=None):\n"
+        "        if name == 'torch': raise SystemExit('torch was loaded')\n"
+        "sys.meta_path.insert(0, Refuse())\n"
+        "from fer_nas.__main__ import main\n"
+        "main()\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True)
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith(f"fer-nas: {text}") and result.stderr.count("\n") == 1
+
+
+def test_who_reads_an_option_exists() -> None:
+    search, tune = (set(flat_fields(config)) for config in (SearchConfig, TuneConfig))
+    assert set(READ_BY) <= search and set(TUNE_READ_BY) <= tune
+    assert {name for names in READ_BY.values() for name in names} <= {*SEARCH_METHODS, *SPACES}
+    assert {name for names in TUNE_READ_BY.values() for name in names} <= {*RIVALS, *FAMILIES}
