@@ -121,8 +121,8 @@ class Search(EpochLoop):
         run, w = self.config.run, self.config.weights
         rate = cosine(w.learning_rate, w.learning_rate_min, (self.epoch - 1) / run.epochs)
         self.state.set_learning_rate(rate)
-        arch, share = self.config.arch, (self.epoch - 1) / max(1, run.epochs - 1)
-        self.state.task.temperature = arch.temperature + share * (arch.temperature_min - arch.temperature)
+        arch, done = self.config.arch, (self.epoch - 1) / max(1, run.epochs - 1)
+        self.state.task.temperature = arch.temperature + done * (arch.temperature_min - arch.temperature)
         return zip(
             *(
                 map(
@@ -164,7 +164,7 @@ class Search(EpochLoop):
 
     def row(self) -> dict[str, Any]:
         state = self.state
-        val_loss, val_accuracy = validate(state.task, state.arch.detach(), self.val_split, self.config.run.batch_size)
+        val_loss, val_accuracy = validate(state, self.val_split, self.config.run.batch_size)
         require_finite(val_loss, f"epoch {self.epoch}, validation")
         mixtures = state.task.mixtures(state.arch.detach())
         genotype = decode(mixtures, state.task.space)

@@ -9,7 +9,9 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from fer_nas import parallel
 from fer_nas.bilevel.protocol import InnerStep, Method, Stateful
+from fer_nas.bilevel.stn import STN
 from fer_nas.config import SearchConfig
 from fer_nas.data import batches
 from fer_nas.data.split import DataSet, Split
@@ -108,6 +110,8 @@ def build(config: SearchConfig, dataset: DataSet, device: torch.device) -> State
                 "cannot; use --form plain"
             )
         wanted = "plain"
+    if config.arch.method == "darts-delta-stn" and form(config.response).linearize and parallel.count() > 1:
+        raise InputError("--linearize needs one process: forward-mode products are not shared; use --no-linearize")
     supernet = supernet.to(device).to(memory_format=torch.channels_last)
     learner = None
     if row.response:
@@ -146,20 +150,24 @@ def velocity(optimizer: torch.optim.SGD, names: list[str]) -> dict[str, Tensor]:
 
 
 @torch.no_grad()
-def validate(task: CellSearch, arch: Tensor, split: Split, batch_size: int) -> tuple[float, float]:
+def validate(state: State, split: Split, batch_size: int) -> tuple[float, float]:
     """Loss and accuracy of the supernet at λ on a split, in batches whose own statistics normalize them.
+
+    Best responses are taken at λ too, as the method has them read it.
 
     The batches are mixed, always in the same way: data sets come sorted by class, and a batch of one class, normalized
     by its own statistics, looks like none that the supernet has learned from.
     """
+    task, arch, method = state.task, state.arch.detach(), state.method
     task.sample(None)
     weights = task.weights()
+    response = method.respond(arch, arch) if isinstance(method, STN) else None
     order = torch.randperm(len(split), generator=generator("validation")).to(split.images.device)
     loss, correct = 0.0, 0
     for start, end in batches.bounds(len(split), batch_size):
         index = order[start:end]
         images, targets = split.images[index].float(), split.targets[index]
-        logits = task.logits(weights, arch, images)
+        logits = task.logits(weights, arch, images, response)
         loss += torch.nn.functional.cross_entropy(logits, targets, reduction="sum").item()
         labels = targets if targets.ndim == 1 else targets.argmax(1)
         correct += int((logits.argmax(1) == labels).sum())

@@ -13,10 +13,11 @@ from fer_nas.artifacts import RunFolder
 from fer_nas.bilevel.response import response_layers
 from fer_nas.config import SEARCH_METHODS, ResponseConfig, SearchConfig
 from fer_nas.data.load import load
+from fer_nas.data.split import Split
 from fer_nas.errors import InputError
 from fer_nas.runtime import generator, load_checkpoint
 from fer_nas.search.methods import FORMS, METHODS, form
-from fer_nas.search.state import State
+from fer_nas.search.state import State, validate
 from fer_nas.search.state import build as build_state
 
 Searched = Callable[..., RunFolder]
@@ -119,3 +120,26 @@ def test_cells_read_their_own_logits(configured: Configured, cases: Path) -> Non
             assert layer.reads == (
                 slice(0, half) if kinds[int(name.split(".")[1])] == "normal" else slice(half, 2 * half)
             )
+
+
+def test_validation_is_at_the_response_to_lambda(configured: Configured, cases: Path) -> None:
+    """An uncentred best response reads λ itself; the centred one nothing. The figure must be that of W(λ)."""
+    for method, moves in (("darts-stn", True), ("darts-delta-stn", False)):
+        state = state_of(configured(cases / "fer.csv", method=method, response="published", linearize=False))
+        images, labels = batch(state, 12)
+        split = Split(images=images.to(torch.uint8), targets=labels, names=("x",) * 12)
+        weights = {name: w * (30 if name.endswith("_rescale") else 1) for name, w in state.task.weights().items()}
+        state.accept(weights, state.inner_step(0.0, 0.0))
+        with torch.no_grad():
+            state.arch += 0.5
+        order = torch.randperm(12, generator=generator("validation"))
+        losses = [
+            torch.nn.functional.cross_entropy(
+                state.task.logits(state.task.weights(), state.arch, split.images[order].float(), response),
+                labels[order],
+            ).item()
+            for response in (state.arch, torch.zeros_like(state.arch))
+        ]
+        found = validate(state, split, 12)[0]
+        assert abs(losses[0] - losses[1]) > 1e-3
+        assert found == pytest.approx(losses[0 if moves else 1], rel=1e-5)

@@ -194,11 +194,11 @@ def test_validation_mixes_classes_that_come_sorted(cases: Path, configured: Conf
     seen: list[int] = []
     logits = state.task.logits
 
-    def look(weights: object, arch: object, batch: torch.Tensor) -> torch.Tensor:
+    def look(weights: object, arch: object, batch: torch.Tensor, response: object) -> torch.Tensor:
         seen.append(len(torch.unique((batch.mean((1, 2, 3)) // 25).long())))
-        return logits(weights, arch, batch)  # type: ignore[arg-type]
+        return logits(weights, arch, batch, response)  # type: ignore[arg-type]
 
     state.task.logits = look  # type: ignore[method-assign]
-    first = module.validate(state.task, state.arch.detach(), split, 12)
+    first = module.validate(state, split, 12)
     assert min(seen) >= 3, "every batch has several classes"
-    assert first == module.validate(state.task, state.arch.detach(), split, 12), "always the same batches"
+    assert first == module.validate(state, split, 12), "always the same batches"
