@@ -104,14 +104,17 @@ def build(config: SearchConfig, dataset: DataSet, device: torch.device) -> State
     if row.make is None:
         raise InputError(f"{config.arch.method} learns nothing that could be measured or trained")
     if needs_plain_form(config):
+        if parallel.count() > 1:
+            raise InputError(
+                f"{config.arch.method} differentiates the network twice or forward, which processes cannot share; run "
+                "it in one process, without torchrun"
+            )
         if wanted == "fast":
             raise InputError(
                 f"--form fast: {config.arch.method} differentiates the network twice or forward, which the fast form "
                 "cannot; use --form plain"
             )
         wanted = "plain"
-    if config.arch.method == "darts-delta-stn" and form(config.response).linearize and parallel.count() > 1:
-        raise InputError("--linearize needs one process: forward-mode products are not shared; use --no-linearize")
     supernet = supernet.to(device).to(memory_format=torch.channels_last)
     learner = None
     if row.response:

@@ -143,3 +143,12 @@ def test_validation_is_at_the_response_to_lambda(configured: Configured, cases: 
         found = validate(state, split, 12)[0]
         assert abs(losses[0] - losses[1]) > 1e-3
         assert found == pytest.approx(losses[0 if moves else 1], rel=1e-5)
+
+
+@pytest.mark.parametrize("settings", [{"method": "implicit"}, {"method": "darts-delta-stn", "response": "published"}])
+def test_what_processes_cannot_share_is_refused(
+    settings: dict[str, object], configured: Configured, cases: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("fer_nas.parallel.count", lambda: 2)
+    with pytest.raises(InputError, match="which processes cannot share; run it in one process, without torchrun"):
+        state_of(configured(cases / "fer.csv", **settings))
