@@ -5,6 +5,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import types
+from pathlib import Path
 
 import pytest
 
@@ -26,6 +27,30 @@ def test_ctrl_c_while_the_program_is_loaded(
     with pytest.raises(SystemExit) as stop:
         main()
     assert stop.value.code == 130 and capsys.readouterr().err == "fer-nas: stopped\n"
+
+
+@pytest.mark.parametrize("caught", ["except KeyboardInterrupt: raise", "except BaseException: pass"])
+def test_ctrl_c_within_an_import(caught: str, tmp_path: Path) -> None:
+    """numpy's import swallows an interrupt, or turns it into another error; the program must end all the same."""
+    (tmp_path / "slow.py").write_text(
+        "import os, signal\n"
+        "try:\n"
+        "    os.kill(os.getpid(), signal.SIGINT)\n"
+        "    for _ in range(10**6): pass\n"
+        f"{caught}\n"
+        "print('went on')\n"
+    )
+    script = (
+        "import sys, types\n"
+        f"sys.path.insert(0, {str(tmp_path)!r})\n"
+        "class Command(types.ModuleType):\n"
+        "    def app(self): import slow\n"
+        "sys.modules['fer_nas.cli'] = Command('fer_nas.cli')\n"
+        "from fer_nas.__main__ import main\n"
+        "main()\n"
+    )
+    result = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert (result.returncode, result.stdout, result.stderr) == (130, "", "fer-nas: stopped\n")
 
 
 @pytest.mark.parametrize(

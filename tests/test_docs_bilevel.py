@@ -6,9 +6,15 @@ import re
 from pathlib import Path
 from typing import Any
 
+import pytest
 import torch
 
+from fer_nas.bilevel.implicit import Neumann
+from fer_nas.bilevel.protocol import InnerStep
 from fer_nas.bilevel.response import response_layers
+from fer_nas.bilevel.soba import CarriedAdjoint
+from fer_nas.bilevel.unrolled import SecondOrder, Unrolled
+from fer_nas.errors import InputError
 
 TEXT = (Path(__file__).parent.parent / "docs" / "bilevel.md").read_text(encoding="utf-8")
 YOURS, TEN = re.findall(r"^```python\n(.*?)^```", TEXT, re.S | re.M)[:2]
@@ -39,3 +45,18 @@ def test_ten_lines_make_a_network_self_tuning() -> None:
     untrained = torch.nn.functional.cross_entropy(task.plain(task.weights())(images), labels)
     assert loss < 0.5 * untrained
     torch.testing.assert_close(loss, task.outer_loss(weights, hyper, (images, labels)))
+
+
+@pytest.mark.parametrize(
+    "method", [SecondOrder(), SecondOrder(exact=True), Neumann(terms=3), Unrolled(), CarriedAdjoint()], ids=repr
+)
+def test_methods_that_need_a_derivative_refuse_its_loss(method: Any) -> None:
+    """λ would stay where it is, without a word."""
+    seen: dict[str, Any] = {}
+    exec(YOURS, seen)
+    exec(TEN.split("for train")[0], seen)
+    task, hyper = seen["task"], seen["hyper"]
+    train, val = seen["batches"](2, seed=0)
+    weights, step = method.fit(task, task.weights(), hyper, [train], InnerStep(learning_rate=0.01))
+    with pytest.raises(InputError, match="neither L_train nor L_val has a derivative by λ"):
+        method.hypergradient(task, weights, hyper, train, val, step)

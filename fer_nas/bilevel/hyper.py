@@ -112,6 +112,11 @@ class HyperLayout:
     def __post_init__(self) -> None:
         if not self.parts:
             raise InputError("λ has no part: give at least one hyperparameter (n = 0)")
+        for name, part in self.parts.items():
+            if not isinstance(part, Part | tuple):
+                raise InputError(
+                    f"hyperparameter {name!r} is {part!r}; give bounded(…), positive(…), integer(…) or logits(…)"
+                )
         for name, part in self.typed.items():
             part.check(name)
 

@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from torch import Tensor
 
 from fer_nas.bilevel.linear_solve import Matvec, conjugate_gradient, neumann
-from fer_nas.bilevel.products import Curvature, outer_gradients
+from fer_nas.bilevel.products import Curvature, outer_gradients, require_path
 from fer_nas.bilevel.protocol import Batch, Hypergradient, InnerStep, Params, Task, descend
 from fer_nas.errors import FerNasError
 
@@ -87,4 +87,6 @@ def implicit(
             "the linear system behind the hypergradient has no finite answer; "
             "lower the learning rate or the scale, or raise the damping"
         )
-    return Hypergradient(direct=direct, response=-curvature.mixed(adjoint), loss=loss)
+    response = -curvature.mixed(adjoint)
+    require_path(direct, curvature.depends)
+    return Hypergradient(direct=direct, response=response, loss=loss)

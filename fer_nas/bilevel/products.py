@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from fer_nas.bilevel.protocol import Batch, Params, Task, gradients
+from fer_nas.errors import InputError
 
 
 def flatten(tree: Params) -> Tensor:
@@ -32,6 +33,18 @@ def outer_gradients(task: Task, weights: Params, hyper: Tensor, batch: Batch) ->
     return flatten(slope), direct, loss.detach()
 
 
+def require_path(direct: Tensor, depends: bool) -> None:
+    """InputError where neither loss has a derivative by λ, which could then never move.
+
+    depends: ∂L_train/∂w has one. It has none where λ is read as a number (.item()) or only chooses random masks.
+    """
+    if not depends and not direct.any():
+        raise InputError(
+            "neither L_train nor L_val has a derivative by λ (a value read by .item(), or one that only draws masks, "
+            "cuts it): write the losses as functions of λ, or take STN or Δ-STN, which need none"
+        )
+
+
 class Curvature:
     """Exact products at (w, λ) by double backward: one forward and backward pass to begin with, one backward a product.
 
@@ -45,14 +58,16 @@ class Curvature:
         loss = task.inner_loss(self._here, self._point, batch)
         slope, _ = gradients(loss, self._here, create_graph=True)
         self._slope = flatten(slope)
+        self.depends = self._slope.requires_grad
+        """Whether the last product with M found λ in the graph of ∂L_train/∂w."""
 
     def _backward(self, v: Tensor, inputs: list[Tensor]) -> list[Tensor]:
         if not self._slope.requires_grad:  # L_train is linear in w, or does not depend on it
             return [torch.zeros_like(x) for x in inputs]
-        found = torch.autograd.grad(
-            self._slope, inputs, v, retain_graph=True, allow_unused=True, materialize_grads=True
-        )
-        return list(found)
+        found = torch.autograd.grad(self._slope, inputs, v, retain_graph=True, allow_unused=True)
+        if inputs[-1] is self._point:
+            self.depends = found[-1] is not None
+        return [torch.zeros_like(x) if g is None else g for x, g in zip(inputs, found, strict=True)]
 
     def hessian(self, v: Tensor) -> Tensor:
         """Hv."""
@@ -83,14 +98,20 @@ def finite_products(
     return (w_plus - w_minus) / (2 * epsilon) + weight_decay * v, (h_plus - h_minus) / (2 * epsilon)
 
 
-def finite_mixed(task: Task, weights: Params, hyper: Tensor, batch: Batch, v: Tensor, radius: float) -> Tensor:
-    """Mᵀv of `finite_products` alone: no gradient of the weights is computed, a third of each backward pass."""
+def finite_mixed(
+    task: Task, weights: Params, hyper: Tensor, batch: Batch, v: Tensor, radius: float
+) -> tuple[Tensor, bool]:
+    """Mᵀv of `finite_products` alone: no gradient of the weights is computed, a third of each backward pass.
+
+    And whether L_train has a derivative by λ.
+    """
     epsilon, sides = _sides(weights, v, radius)
-    point, found = hyper.detach().requires_grad_(), []
+    point, found, depends = hyper.detach().requires_grad_(), [], False
     for side in sides:
         loss = task.inner_loss(side, point, batch)
-        found.append(gradients(loss, {}, point)[1][0] if loss.requires_grad else torch.zeros_like(point))
-    return (found[0] - found[1]) / (2 * epsilon)
+        depends = loss.requires_grad
+        found.append(gradients(loss, {}, point)[1][0] if depends else torch.zeros_like(point))
+    return (found[0] - found[1]) / (2 * epsilon), depends
 
 
 def _sides(weights: Params, v: Tensor, radius: float) -> tuple[Tensor, Iterator[Params]]:

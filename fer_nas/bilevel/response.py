@@ -117,6 +117,8 @@ def best_response(
     reads: layer's name → the part of r that this layer sees (a cell type its own logits); all of r otherwise.
     InputError: n < 1, an unknown start, one that no gradient leaves, or no layer that could be swapped.
     """
+    if not isinstance(module, nn.Module):
+        raise InputError(f"best_response makes a network self-tuning, and {module!r} is no nn.Module")
     if isinstance(n, bool) or not isinstance(n, int) or n < 1:
         raise InputError(f"n, the number of inputs of a best response, is {n!r}; it must be a whole number, 1 or more")
     if hyper not in HYPER_STARTS:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
-from fer_nas.bilevel.products import Curvature, finite_products, outer_gradients
+from fer_nas.bilevel.products import Curvature, finite_products, outer_gradients, require_path
 from fer_nas.bilevel.protocol import Batch, Hypergradient, InnerStep, Params, Task, descend
 from fer_nas.errors import FerNasError, InputError
 
@@ -67,7 +67,7 @@ class CarriedAdjoint:
         outer = torch.lerp(slope, kept["outer"], self.outer_mean)
         adjoint, response, count = kept["adjoint"], kept["response"], int(kept["count"])
         if count % self.every == 0:
-            hessian, mixed = self.products(task, weights, hyper, train, adjoint, step.weight_decay)
+            hessian, mixed = self.products(task, weights, hyper, train, adjoint, step.weight_decay, direct)
             adjoint = adjoint - self.rate * (hessian + self.damping * adjoint - outer)
             response = torch.lerp(-mixed, response, self.response_mean)
         if not adjoint.isfinite().all():
@@ -79,11 +79,14 @@ class CarriedAdjoint:
         return Hypergradient(direct=direct, response=response, loss=loss)
 
     def products(
-        self, task: Task, weights: Params, hyper: Tensor, batch: Batch, v: Tensor, weight_decay: float
+        self, task: Task, weights: Params, hyper: Tensor, batch: Batch, v: Tensor, weight_decay: float, direct: Tensor
     ) -> tuple[Tensor, Tensor]:
         """(Hv, Mᵀv)."""
         if self.exact:
-            return Curvature(task, weights, hyper, batch, weight_decay).both(v)
+            curvature = Curvature(task, weights, hyper, batch, weight_decay)
+            found = curvature.both(v)
+            require_path(direct, curvature.depends)
+            return found
         return finite_products(task, weights, hyper, batch, v, self.radius, weight_decay)
 
     def state(self) -> dict[str, Tensor]:

@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 import torch
 from torch import Tensor
 
-from fer_nas.bilevel.products import Curvature, finite_mixed, outer_gradients
+from fer_nas.bilevel.products import Curvature, finite_mixed, outer_gradients, require_path
 from fer_nas.bilevel.protocol import Batch, Hypergradient, InnerStep, Params, Task, descend, gradients
 from fer_nas.errors import FerNasError, InputError
 
@@ -36,9 +36,12 @@ class SecondOrder:
             ahead = step.ahead(here, slope)
         direction, direct, loss = outer_gradients(task, ahead, hyper, val)
         if self.exact:
-            mixed = Curvature(task, weights, hyper, train).mixed(direction)
+            curvature = Curvature(task, weights, hyper, train)
+            mixed = curvature.mixed(direction)
+            depends = curvature.depends
         else:
-            mixed = finite_mixed(task, weights, hyper, train, direction, self.radius)
+            mixed, depends = finite_mixed(task, weights, hyper, train, direction, self.radius)
+        require_path(direct, depends)
         return Hypergradient(direct=direct, response=-step.learning_rate * mixed, loss=loss)
 
 
@@ -96,6 +99,7 @@ class Unrolled:
                 adjoint = velocity_end - taken.step.learning_rate * weights_end
                 curvature = Curvature(task, taken.weights, hyper, taken.batch, taken.step.weight_decay)
                 hessian, mixed = curvature.both(adjoint)
+                require_path(direct, curvature.depends)
                 response = response + mixed
                 weights_end, velocity_end = weights_end + hessian, taken.step.momentum * adjoint
         return Hypergradient(direct=direct, response=response, loss=loss)

@@ -105,6 +105,9 @@ class Comparison:
         elif trace.best is None:
             say(self.console, f"note: {rival.name}, seed {seed}: no epoch ended within {run.budget:g} s with a finite "
                 "loss; raise --budget, or lower --limit or --width")  # fmt: skip
+        elif rival.make is not None and trace.row["epochs"] <= self.config.warmup_epochs:
+            say(self.console, f"note: {rival.name}, seed {seed}: λ has not moved: the budget ended within the warm-up "
+                f"of {self.config.warmup_epochs} epochs; raise --budget, or lower --warmup-epochs")  # fmt: skip
         self.results.add(trace.result(found, min(used, run.budget)))
 
     def run(self) -> dict[str, Any]:

@@ -151,6 +151,13 @@ def test_a_budget_below_one_epoch(tuned: Tuned, tmp_path: Path) -> None:
     assert "no epoch ended within 1.5 s" in notes.getvalue()
 
 
+def test_a_budget_within_the_warm_up(tuned: Tuned, tmp_path: Path) -> None:
+    notes = io.StringIO()
+    tuned(tmp_path / "run", Console(file=notes, width=300), methods="stn,fixed", warmup_epochs=10_000)
+    told = [line for line in notes.getvalue().splitlines() if "λ has not moved" in line]
+    assert len(told) == 1 and told[0].startswith("note: stn, seed 0") and "lower --warmup-epochs" in told[0]
+
+
 def test_clocks() -> None:
     clock = Clock("cpu")
     busy = sum(i * i for i in range(200_000))
