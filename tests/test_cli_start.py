@@ -41,7 +41,8 @@ def test_ctrl_c_within_an_import(caught: str, tmp_path: Path) -> None:
         "print('went on')\n"
     )
     script = (
-        "import sys, types\n"
+        "import signal, sys, types\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # a background job's is ignored
         f"sys.path.insert(0, {str(tmp_path)!r})\n"
         "class Command(types.ModuleType):\n"
         "    def app(self): import slow\n"
