@@ -109,6 +109,12 @@ class ArchConfig:
     arch_learning_rate: float = _f(3e-4, "Learning rate of λ.", low=0)
     arch_weight_decay: float = _f(1e-3, "Weight decay of λ.", low=0)
     warmup_epochs: int = _f(0, "First epochs in which λ is frozen.", low=0)
+    max_skips: int | None = _f(
+        None,
+        "Most skip connections in the normal cell of genotype.json: the weakest that was chosen is left out and the "
+        "cell decoded again (Chen et al. 2019); no bound where not given.",
+        low=0,
+    )
     temperature: float = _f(10.0, "gdas: temperature of the Gumbel-softmax in the first epoch.", low=1e-3)
     temperature_min: float = _f(0.1, "gdas: temperature in the last epoch; it falls linearly.", low=1e-3)
 
@@ -271,7 +277,9 @@ class TuneConfig:
 
 
 _STN = ("darts-stn", "darts-delta-stn")
+_LEARNING = tuple(name for name in SEARCH_METHODS if name != "random")
 READ_BY: dict[str, tuple[str, ...]] = {
+    "max_skips": _LEARNING,
     "temperature": ("gdas",),
     "temperature_min": ("gdas",),
     "terms": ("implicit",),

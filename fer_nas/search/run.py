@@ -45,6 +45,8 @@ from fer_nas.space.decode import count_skips, decode
 from fer_nas.space.relax import entropy
 from fer_nas.space.variants import find_space
 
+COLLAPSED = 5  # skip connections of a normal cell's eight edges that are told of
+
 
 def share(value: float | None) -> str:
     """Of the response and the direct term; – where nothing responds."""
@@ -90,6 +92,7 @@ class Search(EpochLoop):
         super().__init__(config.run, folder, console, device, steps)
         # A preset's warm-up must not swallow a search of fewer epochs: λ would stay at its random start.
         self.warmup = min(config.arch.warmup_epochs, config.run.epochs - 1)
+        self.warned = False  # of skip connections
         self.seconds_before = 0.0  # spent in the epochs before this one
         self.state = build(config, dataset, device)
         self.response = ResponseRecord(device)
@@ -168,13 +171,21 @@ class Search(EpochLoop):
         require_finite(val_loss, f"epoch {self.epoch}, validation")
         mixtures = state.task.mixtures(state.arch.detach())
         genotype = decode(mixtures, state.task.space)
+        skips = count_skips(genotype.normal)
+        if skips >= COLLAPSED and not self.warned:
+            self.warned = True
+            say(
+                self.console,
+                f"note: epoch {self.epoch}: {skips} of the {len(genotype.normal)} edges of the normal cell are skip "
+                "connections, the known failure of these searches; --max-skips 2 bounds them in genotype.json",
+            )
         return {
             "val_loss": val_loss,
             "val_accuracy": val_accuracy,
             "learning_rate": state.learning_rate,
             "arch_entropy": sum(entropy(part).item() for part in mixtures.values()) / len(mixtures),
             **self.response.row(),
-            "skips_normal": count_skips(genotype.normal),
+            "skips_normal": skips,
             "skips_reduce": count_skips(genotype.reduce),
             "peak_memory_mib": peak_memory_mib(self.device),
             "mixtures": {
@@ -187,7 +198,7 @@ class Search(EpochLoop):
         self.seconds_before += row["seconds"]
         row["gpu_days"] = self.seconds_before / 86400 if self.device.type == "cuda" else 0.0
         task = self.state.task
-        found = decode(task.mixtures(self.state.arch.detach()), task.space)
+        found = decode(task.mixtures(self.state.arch.detach()), task.space, self.config.arch.max_skips)
         source = {
             "epochs": self.epoch,
             "val_accuracy": row["val_accuracy"],
