@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from fer_nas.space.disturb import Disturbance
 from fer_nas.space.operations import OPERATIONS
 
 
@@ -21,13 +22,26 @@ class FullEdge(nn.Module):
             {name: OPERATIONS[name](channels, stride, False) for name in operations if name != "none"}
         )
 
-    def forward(self, x_BCHW: Tensor, weights_O: Tensor, active: Sequence[bool] | None = None) -> Tensor:
-        """active: which operations run; the others are left out as if their weight were zero."""
-        terms = [
-            weights_O[place] * self.operations[name](x_BCHW)
-            for place, name in enumerate(self.names)
-            if name != "none" and (active is None or active[place])
-        ]
+    def forward(
+        self,
+        x_BCHW: Tensor,
+        weights_O: Tensor,
+        active: Sequence[bool] | None = None,
+        disturb: Disturbance | None = None,
+    ) -> Tensor:
+        """active: which operations run; the others are left out as if their weight were zero.
+
+        disturb: drop-path on all operations but an identity, as in the derived network.
+        """
+        kept = None if disturb is None else disturb.paths(x_BCHW)
+        terms = []
+        for place, name in enumerate(self.names):
+            if name == "none" or not (active is None or active[place]):
+                continue
+            operation, weight = self.operations[name], weights_O[place]
+            if kept is not None and not isinstance(operation, nn.Identity):
+                weight = weight * kept
+            terms.append(weight * operation(x_BCHW))
         if not terms:
             return torch.zeros_like(x_BCHW[..., :: self.stride, :: self.stride])
         total = terms[0]
@@ -51,8 +65,14 @@ class PartialEdge(FullEdge):
         super().__init__(operations, self.inner, stride)
         self.order = shuffled(channels, self.inner)
 
-    def forward(self, x_BCHW: Tensor, weights_O: Tensor, active: Sequence[bool] | None = None) -> Tensor:
-        mixed = super().forward(x_BCHW[:, : self.inner], weights_O, active)
+    def forward(
+        self,
+        x_BCHW: Tensor,
+        weights_O: Tensor,
+        active: Sequence[bool] | None = None,
+        disturb: Disturbance | None = None,
+    ) -> Tensor:
+        mixed = super().forward(x_BCHW[:, : self.inner], weights_O, active, disturb)
         rest = x_BCHW[:, self.inner :]
         if self.stride == 2:
             rest = nn.functional.max_pool2d(rest, 2, ceil_mode=True)

@@ -14,6 +14,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from fer_nas.space import fast_kernels
+from fer_nas.space.disturb import Disturbance
 from fer_nas.space.edge import FullEdge, PartialEdge
 from fer_nas.space.fast_cell import FastCell
 from fer_nas.space.fast_plan import DILATED, SEPARABLE, CellFormPlan, SourcePlan
@@ -91,8 +92,9 @@ def fast_logits(
     mixtures: dict[str, Tensor],
     images: Tensor,
     active: dict[str, Active] | None = None,
+    disturb: Disturbance | None = None,
 ) -> Tensor:
-    """What `functional_call(net, weights, (images, mixtures))` gives, (B, K).
+    """What `functional_call(net, weights, (images, mixtures))` gives, (B, K); of a disturbance dropout alone.
 
     weights: by the plain form's names: parameters, a step ahead, a best response. Where none of them needs a gradient,
     none is computed. active: "normal" and "reduce" → which operations run.
@@ -113,4 +115,8 @@ def fast_logits(
         if active is not None and plan.order is not None:  # what passes by does so with the weights of what runs
             mixture = mixture * torch.tensor(active[kind], dtype=mixture.dtype, device=mixture.device)
         s0, s1 = s1, FastCell.apply(plan, torch.is_grad_enabled(), x0, x1, mixture, *edges)
-    return F.linear(s1.mean((1, 2)), weights["classifier.weight"], weights["classifier.bias"])
+    features = s1.mean((1, 2))
+    if disturb is not None:
+        assert not disturb.drop_path, "drop-path needs the plain form"
+        features = disturb.features(features)
+    return F.linear(features, weights["classifier.weight"], weights["classifier.bias"])

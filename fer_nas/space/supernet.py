@@ -10,6 +10,7 @@ from collections.abc import Sequence
 import torch
 from torch import Tensor, nn
 
+from fer_nas.space.disturb import Disturbance
 from fer_nas.space.skeleton import CellPlan, Normalize, Stem, choose_stem, plan_cells, preprocess
 from fer_nas.space.variants import SearchSpace
 
@@ -28,12 +29,19 @@ class MixedCell(nn.Module):
         ]
         self.edges = nn.ModuleList(space.edge(space.operations, plan.channels, stride) for stride in self.strides)
 
-    def forward(self, s0: Tensor, s1: Tensor, mixture_EO: Tensor, active: Active | None = None) -> Tensor:
+    def forward(
+        self,
+        s0: Tensor,
+        s1: Tensor,
+        mixture_EO: Tensor,
+        active: Active | None = None,
+        disturb: Disturbance | None = None,
+    ) -> Tensor:
         states = [self.preprocess0(s0), self.preprocess1(s1)]
         edge = 0
         for _ in range(self.nodes):
             parts = [
-                self.edges[place](state, mixture_EO[place], None if active is None else active[place])
+                self.edges[place](state, mixture_EO[place], None if active is None else active[place], disturb)
                 for place, state in enumerate(states, edge)
             ]
             total = parts[0]
@@ -47,7 +55,8 @@ class MixedCell(nn.Module):
 class Supernet(nn.Module):
     """forward(x, {"normal": (E, O), "reduce": (E, O)}): the mixtures are arguments, so λ lives outside the network.
 
-    active: which operations run, by kind of cell, edge and operation; all where it is not given.
+    active: which operations run, by kind of cell, edge and operation; all where it is not given. disturb: dropout and
+    drop-path of a training step.
 
     It has no buffers that change and keeps no λ: with torch.func.functional_call its weights are arguments too.
     """
@@ -77,8 +86,15 @@ class Supernet(nn.Module):
         self.cells = nn.ModuleList(MixedCell(space, plan) for plan in plans)
         self.classifier = nn.Linear(plans[-1].channels * space.nodes, classes)
 
-    def forward(self, x: Tensor, mixtures: dict[str, Tensor], active: dict[str, Active] | None = None) -> Tensor:
+    def forward(
+        self,
+        x: Tensor,
+        mixtures: dict[str, Tensor],
+        active: dict[str, Active] | None = None,
+        disturb: Disturbance | None = None,
+    ) -> Tensor:
         s0, s1 = self.stem(self.normalize(x))
         for kind, cell in zip(self.kinds, self.cells, strict=True):
-            s0, s1 = s1, cell(s0, s1, mixtures[kind], None if active is None else active[kind])
-        return self.classifier(s1.mean((2, 3)))
+            s0, s1 = s1, cell(s0, s1, mixtures[kind], None if active is None else active[kind], disturb)
+        features = s1.mean((2, 3))
+        return self.classifier(features if disturb is None else disturb.features(features))

@@ -1,0 +1,37 @@
+"""What a training step puts into the supernet at random: dropout and drop-path, as the derived network has them.
+
+All numbers come from one generator on the CPU and are drawn whatever the rates are, so that the same generator state at
+two pairs of rates gives the same draws. Shapes: B examples.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+
+@dataclass(frozen=True, kw_only=True)
+class Disturbance:
+    """dropout: share of the classifier's inputs that are zero; drop_path: of an edge's paths; both in [0, 1)."""
+
+    generator: torch.Generator
+    dropout: float = 0.0
+    drop_path: float = 0.0
+
+    def kept(self, shape: tuple[int, ...], rate: float, like: Tensor) -> Tensor:
+        """0 with probability `rate`, else 1/(1 − rate), which keeps the mean."""
+        kept = torch.rand(shape, generator=self.generator) >= rate
+        return kept.to(like) / (1 - rate)
+
+    def features(self, x_BF: Tensor) -> Tensor:
+        """Dropout before the classifier."""
+        return x_BF * self.kept(tuple(x_BF.shape), self.dropout, x_BF) if self.dropout else x_BF
+
+    def paths(self, x_BCHW: Tensor) -> Tensor | None:
+        """Drop-path (Larsson et al. 2017): factors (B, 1, 1, 1) of an edge's paths, whole examples of which are zero.
+
+        One for each edge: where its mixture has chosen an operation, this is the drop-path of the derived network.
+        """
+        return self.kept((len(x_BCHW), 1, 1, 1), self.drop_path, x_BCHW) if self.drop_path else None
