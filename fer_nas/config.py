@@ -115,6 +115,12 @@ class ArchConfig:
         "cell decoded again (Chen et al. 2019); no bound where not given.",
         low=0,
     )
+    stable_epochs: int = _f(
+        0,
+        "End the search once the order of the convolutions, by their shares, has not changed on any edge for this many "
+        "epochs after the warm-up (Liang et al. 2019: 10); 0 goes on to the last epoch.",
+        low=0,
+    )
     temperature: float = _f(10.0, "gdas: temperature of the Gumbel-softmax in the first epoch.", low=1e-3)
     temperature_min: float = _f(0.1, "gdas: temperature in the last epoch; it falls linearly.", low=1e-3)
 
@@ -279,7 +285,7 @@ class TuneConfig:
 _STN = ("darts-stn", "darts-delta-stn")
 _LEARNING = tuple(name for name in SEARCH_METHODS if name != "random")
 READ_BY: dict[str, tuple[str, ...]] = {
-    "max_skips": _LEARNING,
+    **dict.fromkeys(("max_skips", "stable_epochs"), _LEARNING),
     "temperature": ("gdas",),
     "temperature_min": ("gdas",),
     "terms": ("implicit",),

@@ -71,6 +71,7 @@ class EpochLoop(ABC):
         self.settings, self.folder, self.console, self.device, self.steps = run, folder, console, device, steps
         self.first = parallel.number() == 0  # the process that writes
         self.epoch, self.step, self.seconds = 1, 0, 0.0
+        self.ended = False  # before its last epoch, by its own decision
         self.loss_sum = torch.zeros((), dtype=torch.float64, device=device)
 
     @property
@@ -158,8 +159,8 @@ class EpochLoop(ABC):
             EpochTable(self.title, self.columns, epochs, self.steps, self.console) as table,
         ):
             table.rows.extend(self.folder.metrics())
-            while self.epoch <= epochs:
+            while self.epoch <= epochs and not self.ended:
                 self.one_epoch(table, stop)
                 self.finish_epoch(table)
-                if self.epoch <= epochs:
+                if self.epoch <= epochs and not self.ended:
                     self.look_for(stop)

@@ -39,6 +39,7 @@ from fer_nas.runtime import (
 from fer_nas.search.methods import METHODS
 from fer_nas.search.random_cells import draw_genotype
 from fer_nas.search.record import ResponseRecord
+from fer_nas.search.stable import StableRanking
 from fer_nas.search.state import build, validate
 from fer_nas.settings import from_dict, to_dict
 from fer_nas.space.decode import count_skips, decode
@@ -92,6 +93,7 @@ class Search(EpochLoop):
         super().__init__(config.run, folder, console, device, steps)
         # A preset's warm-up must not swallow a search of fewer epochs: λ would stay at its random start.
         self.warmup = min(config.arch.warmup_epochs, config.run.epochs - 1)
+        self.stable = StableRanking(config.arch.stable_epochs)
         self.warned = False  # of skip connections
         self.seconds_before = 0.0  # spent in the epochs before this one
         self.state = build(config, dataset, device)
@@ -111,12 +113,15 @@ class Search(EpochLoop):
                 *progress, self.seconds_before = saved["progress"]
                 self.set_progress(*progress)
                 self.response.sums.copy_(saved["response"])
+                self.stable.load_state(saved["stable"])
+            self.ended = self.stable.reached
         if self.first:
             self.folder.keep_epochs(self.epoch - 1)
 
     def save(self) -> None:
         progress = [*self.progress(), self.seconds_before]
-        saved = self.state.checkpoint() | {"progress": progress, "response": self.response.sums}
+        more = {"progress": progress, "response": self.response.sums, "stable": self.stable.state()}
+        saved = self.state.checkpoint() | more
         save_checkpoint(self.folder / "checkpoint.pt", saved)
 
     def start_epoch(self) -> Iterator[Any]:
@@ -170,6 +175,9 @@ class Search(EpochLoop):
         val_loss, val_accuracy = validate(state, self.val_split, self.config.run.batch_size)
         require_finite(val_loss, f"epoch {self.epoch}, validation")
         mixtures = state.task.mixtures(state.arch.detach())
+        if self.epoch > self.warmup:
+            self.stable.look(mixtures, state.task.space)
+            self.ended = parallel.any_of(self.stable.reached, self.device)
         genotype = decode(mixtures, state.task.space)
         skips = count_skips(genotype.normal)
         if skips >= COLLAPSED and not self.warned:
@@ -218,6 +226,12 @@ class Search(EpochLoop):
                 "to move in",
             )
         self.run_epochs()
+        if self.ended:
+            say(
+                self.console,
+                f"note: this search ended with epoch {self.epoch - 1} of {epochs}: the order of the convolutions has "
+                f"not changed for {self.stable.count} epochs (--stable-epochs)",
+            )
         if not self.first:
             return
         found = GenotypeFile.load(self.folder / "genotype.json")

@@ -5,9 +5,12 @@ from __future__ import annotations
 from torch import Tensor
 
 from fer_nas.artifacts import Edge, Genotype
+from fer_nas.space.operations import OPERATIONS
 from fer_nas.space.variants import SearchSpace
 
 SKIP = "skip_connect"
+LEARNED = frozenset(OPERATIONS) - {"none", "max_pool_3x3", "avg_pool_3x3", SKIP}
+"""Operations that have weights in every place."""
 
 
 def decode_cell(mixture_EO: Tensor, space: SearchSpace) -> tuple[Edge, ...]:
@@ -58,6 +61,12 @@ def decode(mixtures: dict[str, Tensor], space: SearchSpace, max_skips: int | Non
         reduce=decode_cell(mixtures["reduce"], space),
         reduce_concat=concat,
     )
+
+
+def ranking(mixture_EO: Tensor, space: SearchSpace) -> list[list[int]]:
+    """For each edge its operations with weights (convolutions), by falling share of the mixture; earlier ones first."""
+    learned = [place for place, name in enumerate(space.operations) if name in LEARNED]
+    return [sorted(learned, key=lambda o: -row[o]) for row in mixture_EO.detach().cpu().tolist()]
 
 
 def count_skips(edges: tuple[Edge, ...]) -> int:

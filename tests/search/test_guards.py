@@ -14,8 +14,10 @@ from typer.testing import CliRunner
 from fer_nas.artifacts import GenotypeFile
 from fer_nas.cli import app
 from fer_nas.config import SearchConfig
-from fer_nas.search.run import search
-from fer_nas.space.decode import count_skips
+from fer_nas.search.run import resume, search
+from fer_nas.search.stable import StableRanking
+from fer_nas.space.decode import LEARNED, count_skips
+from fer_nas.space.operations import OPERATIONS
 from fer_nas.space.variants import SPACES
 from fer_nas.tasks.cells import CellSearch
 
@@ -54,3 +56,45 @@ def test_skips_are_told_of_once_and_bounded(
 def test_random_cells_read_no_guard() -> None:
     result = CliRunner().invoke(app, ["search", "--method", "random", "--max-skips", "2"])
     assert result.exit_code == 2 and "--max-skips is read by darts-1st and" in result.stderr
+
+
+def test_ends_when_the_order_is_stable(configured: Configured, cases: Path, tmp_path: Path) -> None:
+    """λ's rate is so small that nothing changes its place. Epoch 1 is the warm-up, 2 the first look."""
+    console = Console(file=io.StringIO())
+    config = configured(
+        cases / "fer.csv", epochs=9, warmup_epochs=1, stable_epochs=2, arch_learning_rate=1e-9, arch_weight_decay=0.0
+    )
+    run = search(config, tmp_path / "run", console)
+    assert [row["epoch"] for row in run.metrics()] == [1, 2, 3, 4]
+    assert (run / "curves.png").exists() and GenotypeFile.load(run / "genotype.json").source["epochs"] == 4
+    why = "note: this search ended with epoch 4 of 9: the order of the convolutions has not changed for 2 epochs"
+    assert why in console.file.getvalue()  # type: ignore[attr-defined]
+    before = {path.name: path.read_bytes() for path in run.path.iterdir()}
+    again = Console(file=io.StringIO())
+    resume(run.path, again)
+    assert why in again.file.getvalue()  # type: ignore[attr-defined]
+    assert {path.name: path.read_bytes() for path in run.path.iterdir()} == before
+
+
+def test_a_change_of_place_counts_anew() -> None:
+    space = SPACES["fer"]
+    orders = [[4, 5, 6, 7], [4, 5, 6, 7], [5, 4, 6, 7], [5, 4, 6, 7], [5, 4, 6, 7]]
+    stable, counts = StableRanking(2), []
+    for epoch, order in enumerate(orders):
+        mixture = torch.full((14, 8), 0.1)
+        mixture[:, :4] = torch.rand(14, 4, generator=torch.Generator().manual_seed(epoch))  # what has no weights
+        mixture[:, order] = torch.tensor([0.4, 0.3, 0.2, 0.1])
+        stable.look({"normal": mixture, "reduce": mixture}, space)
+        counts.append((stable.count, stable.reached))
+    assert counts == [(0, False), (1, False), (0, False), (1, False), (2, True)]
+    again = StableRanking(2)
+    again.load_state(stable.state())
+    assert again.reached and again.last == stable.last
+    never = StableRanking(0)
+    never.load_state(stable.state())
+    assert not never.reached
+
+
+def test_what_has_weights_in_every_place() -> None:
+    for name, make in OPERATIONS.items():
+        assert (name in LEARNED) == (sum(p.numel() for p in make(4, 1, False).parameters()) > 0), name
