@@ -37,12 +37,12 @@ def batch_size(batch: Batch) -> int:
 class Perturbation:
     """Draws ε, and moves σ. Its state is `free`, the running square of its gradient and the generator's."""
 
-    scale: float = 1.0
-    """σ at the start, the same for every entry of λ."""
+    scale: float | Tensor = 1.0
+    """σ at the start, the same for every entry of λ; or (n,), one for each."""
     learn: bool = True
     """σ by its own gradient. Published; where the entropy weight outgrows the loss it only grows, so watch it."""
-    learning_rate: float = 0.01
-    """RMSprop's, for σ. As published."""
+    learning_rate: float | Tensor = 0.01
+    """RMSprop's, for σ, as published; or (n,)."""
     entropy_weight: float = 1e-3
     """τ: what keeps σ from shrinking to a point, where no response could be learned."""
     per: str = "batch"
@@ -58,8 +58,9 @@ class Perturbation:
         if self.per not in ("batch", "example"):
             raise InputError(f"λ can be perturbed per batch or per example, not per {self.per!r}")
         for name in ("scale", "learning_rate"):
-            if not 0 < getattr(self, name) < math.inf:
-                raise InputError(f"the perturbation's {name} is {getattr(self, name)}; it must be above 0")
+            value = torch.as_tensor(getattr(self, name), dtype=torch.float64)
+            if not ((value > 0) & (value < math.inf)).all():
+                raise InputError(f"the perturbation's {name} is {value.tolist()}; it must be above 0")
         if not 0 <= self.entropy_weight < math.inf:
             raise InputError(f"the entropy weight is {self.entropy_weight}; it must be 0 or more")
         self.generator = torch.Generator().manual_seed(self.seed)
@@ -67,8 +68,8 @@ class Perturbation:
     def sigma(self, hyper: Tensor) -> Tensor:
         """σ, of λ's shape (n,)."""
         if self.free is None:
-            start = torch.tensor(self.scale, dtype=torch.float64)
-            self.free = torch.full_like(hyper.detach(), softplus_inverse(start).item())
+            start = softplus_inverse(torch.as_tensor(self.scale, dtype=torch.float64)).to(hyper)
+            self.free = start.expand(hyper.shape).clone() if start.dim() == 0 else start.clone()
             self.square = torch.zeros_like(self.free)
         if self.free.shape != hyper.shape:
             raise InputError(f"σ has shape {tuple(self.free.shape)} and λ {tuple(hyper.shape)}; a method serves one λ")
@@ -105,7 +106,8 @@ class Perturbation:
         sigma = softplus(self.free)
         gradient = (slope - self.entropy_weight / sigma) * torch.sigmoid(self.free)
         self.square = RMSPROP_DECAY * self.square + (1 - RMSPROP_DECAY) * gradient**2
-        self.free = self.free - self.learning_rate * gradient / (self.square.sqrt() + RMSPROP_EPSILON)
+        rate = torch.as_tensor(self.learning_rate).to(self.free)
+        self.free = self.free - rate * gradient / (self.square.sqrt() + RMSPROP_EPSILON)
 
     def state(self) -> dict[str, Tensor]:
         saved = {"perturbation_random": self.generator.get_state()}

@@ -29,6 +29,16 @@ RESPONSE_SUFFIXES = ("_hyper", "_rescale")
 
 HYPER_STARTS = ("uniform", "zero", "copy")
 
+Reads = slice | tuple[slice, ...]
+"""Which inputs of r a layer sees: a stretch of them, or several stretches."""
+
+
+def seen_by(reads: Reads, response: Tensor) -> Tensor:
+    """The part of r (…, n) that a layer reads."""
+    if isinstance(reads, slice):
+        return response[..., reads]
+    return torch.cat([response[..., part] for part in reads], dim=-1)
+
 
 class BestResponse(nn.Module):
     """The part of a best-response layer that its plain class lacks; `_swap` puts it before that class.
@@ -44,7 +54,7 @@ class BestResponse(nn.Module):
     bias_hyper: Tensor
     bias_rescale: Tensor
     response: Tensor
-    reads: slice
+    reads: Reads
     response_size: int
 
     @property
@@ -103,7 +113,7 @@ def best_response(
     hyper: str = "uniform",
     rescale_std: float = 0.01,
     keep: bool = True,
-    reads: Callable[[str], slice] | None = None,
+    reads: Callable[[str], Reads] | None = None,
     generator: torch.Generator | None = None,
 ) -> nn.Module:
     """A copy of the module whose every Linear and Conv2d, subclasses too, is a best-response layer in n inputs.
@@ -135,7 +145,7 @@ def best_response(
         raise InputError(f"{type(module).__name__} has no Linear or Conv2d layer: nothing in it can respond to λ")
     for name, layer in layers:
         part = reads(name) if reads else slice(None)
-        seen = len(range(n)[part])
+        seen = len(seen_by(part, torch.empty(n)))
         if not seen:
             raise InputError(f"layer {name!r} would read none of the {n} inputs ({part})")
         _swap(name, layer, seen)
@@ -163,7 +173,7 @@ def with_response(module: nn.Module, weights: Params, response: Tensor | None, *
                     f"a response of shape {tuple(response.shape)} for layers that read {layer.response_size} inputs; "
                     f"give ({layer.response_size},), or (B, {layer.response_size}) for one per example"
                 )
-            given[f"{name}.response" if name else "response"] = response[..., layer.reads]
+            given[f"{name}.response" if name else "response"] = seen_by(layer.reads, response)
     return functional_call(module, given, inputs, keywords, tie_weights=False)
 
 
@@ -223,7 +233,7 @@ def folded(module: nn.Module, response: Tensor | None = None) -> nn.Module:
     module = copy.deepcopy(module)
     for _, layer in response_layers(module):
         if response is not None:
-            layer.response = response.detach()[layer.reads]
+            layer.response = seen_by(layer.reads, response.detach())
         found = {kind: getattr(layer, kind) for kind in ("weight", "bias")}
         for kind in found:
             for leaf in ("elem", "hyper", "rescale"):

@@ -35,6 +35,9 @@ class STN:
     """Largest norm of φ's gradient in a step; a large ε makes a rare step that undoes a hundred others."""
     clip: float | None = None
     """Largest norm of the response as a share of the direct term's: an untrained response points anywhere."""
+    clip_part: slice = field(default_factory=lambda: slice(None))
+    """The entries of λ that `clip` bounds, by their own direct term. What L_val does not read has none, and must stay
+    out: a bound on it would leave nothing."""
     needs_response = True
 
     def __post_init__(self) -> None:
@@ -123,8 +126,8 @@ class STN:
         require_finite([mean, *direct, *response], "validation", self)
         self.perturbation.learn_from(slope)
         if self.clip is not None:
-            bound = self.clip * direct.norm()
-            response = response * (bound / response.norm().clamp_min(torch.finfo(bound.dtype).tiny)).clamp_max(1)
+            bound, part = self.clip * direct[self.clip_part].norm(), response[self.clip_part]
+            part.mul_((bound / part.norm().clamp_min(torch.finfo(bound.dtype).tiny)).clamp_max(1))
         return Hypergradient(direct=direct, response=response, loss=mean)
 
     def state(self) -> dict[str, Tensor]:

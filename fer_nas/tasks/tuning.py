@@ -19,7 +19,7 @@ from torch import Tensor, nn
 
 from fer_nas.bilevel.hyper import HyperLayout
 from fer_nas.bilevel.protocol import Params
-from fer_nas.bilevel.response import BestResponse, response_layers, with_response
+from fer_nas.bilevel.response import BestResponse, response_layers, seen_by, with_response
 from fer_nas.tasks.tuning_networks import cutout, dropout, undisturbed
 
 
@@ -122,6 +122,6 @@ def squared_norms(network: nn.Module, weights: Params, response: Tensor | None) 
         norms[name] = elem.square().sum()
         if response is not None:
             along = weights[f"{name}.weight_hyper"].flatten(1)
-            gain = response[..., layers[name].reads] @ weights[f"{name}.weight_rescale"].T
+            gain = seen_by(layers[name].reads, response) @ weights[f"{name}.weight_rescale"].T
             norms[name] = norms[name] + 2 * gain @ (elem * along).sum(1) + gain.square() @ along.square().sum(1)
     return norms

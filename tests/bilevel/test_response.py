@@ -206,6 +206,21 @@ def test_layers_that_read_a_part_of_the_response() -> None:
     torch.testing.assert_close(folded(tuned, r)(x), wanted)
 
 
+def test_layers_that_read_two_stretches_of_the_response() -> None:
+    net = nn.Sequential(nn.Linear(2, 2), nn.Linear(2, 2))
+    torch.manual_seed(0)
+    tuned = best_response(net, 6, rescale_std=1.0, reads=lambda name: (slice(0, 2), slice(5, 6)))
+    weights, x, r = dict(tuned.named_parameters()), torch.randn(3, 2), torch.randn(6)
+    assert tuned[0].weight_rescale.shape == (2, 3)
+    wanted = with_response(tuned, weights, r, x)
+    torch.testing.assert_close(folded(tuned, r)(x), wanted)
+    torch.testing.assert_close(with_response(tuned, weights, r.expand(3, 6), x), wanted)
+    for place, reads in enumerate([True, True, False, False, False, True]):
+        changed = r.clone()
+        changed[place] += 1
+        assert torch.equal(with_response(tuned, weights, changed, x), wanted) != reads
+
+
 @pytest.mark.parametrize("start", ["uniform", "zero", "copy"])
 def test_starts(start: str) -> None:
     net = nn.Sequential(nn.Conv2d(8, 32, 3), nn.Conv2d(32, 4, 1))

@@ -259,6 +259,34 @@ def test_state_goes_on_where_it_was(make: Callable[..., STN], knobs: dict[str, f
     assert torch.equal(total, total_again) and all(torch.equal(wanted[n], w) for n, w in found.items())
 
 
+def test_scale_and_rate_of_each_entry() -> None:
+    """ε and σ's steps have each entry's own size; one number is the same number for all."""
+    hyper, each = torch.zeros(3), torch.tensor([0.1, 0.5, 2.0])
+    many, one = (Perturbation(scale=scale, seed=4) for scale in (each, 0.5))
+    torch.testing.assert_close(many.sigma(hyper), each)
+    drawn = [next(noise.draws(hyper, None)) for noise in (many, one)]
+    torch.testing.assert_close(drawn[0] / drawn[1], each / 0.5)
+    moving = Perturbation(scale=0.5, learning_rate=torch.tensor([0.01, 0.02, 0.0001]), entropy_weight=0.0)
+    before = moving.sigma(hyper)
+    moving.learn_from(torch.ones(3))
+    moves = before - moving.sigma(hyper)
+    torch.testing.assert_close(moves[1] / moves[0], torch.tensor(2.0), rtol=0.05, atol=0.0)
+    assert 0 < moves[2] < moves[0] / 50
+    with pytest.raises(InputError, match=r"scale is \[1.0, 0.0\]"):
+        Perturbation(scale=torch.tensor([1.0, 0.0]))
+
+
+def test_the_bound_on_a_part_of_the_response() -> None:
+    task, weights, hyper, batch = classes(5)
+    step = InnerStep(learning_rate=1.0)
+    free, held = (
+        STN(perturbation=still(), outer_noise=False, **knobs).hypergradient(task, weights, hyper, None, batch, step)
+        for knobs in ({}, {"clip": 1e-3, "clip_part": slice(0, 1)})
+    )
+    torch.testing.assert_close(held.response[0].abs(), 1e-3 * free.direct[0].abs())
+    assert free.response[1] != 0 and torch.equal(held.response[1:], free.response[1:])
+
+
 def test_limits() -> None:
     task, weights, hyper, batch = classes(5)
     step = InnerStep(learning_rate=1.0)
