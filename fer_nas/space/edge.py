@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_nas.space.disturb import Disturbance
-from fer_nas.space.operations import OPERATIONS
+from fer_nas.space.operations import make_operation
 
 
 class FullEdge(nn.Module):
@@ -19,7 +19,7 @@ class FullEdge(nn.Module):
         self.names, self.stride = operations, stride
         # `none` adds nothing: it takes part in the softmax and needs no arithmetic.
         self.operations = nn.ModuleDict(
-            {name: OPERATIONS[name](channels, stride, False) for name in operations if name != "none"}
+            {name: make_operation(name, channels, stride) for name in operations if name != "none"}
         )
 
     def forward(

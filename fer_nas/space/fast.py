@@ -17,7 +17,7 @@ from fer_nas.space import fast_kernels
 from fer_nas.space.disturb import Disturbance
 from fer_nas.space.edge import FullEdge, PartialEdge
 from fer_nas.space.fast_cell import FastCell
-from fer_nas.space.fast_plan import DILATED, SEPARABLE, CellFormPlan, SourcePlan
+from fer_nas.space.fast_plan import DILATED, SEPARABLE, SKIPS, CellFormPlan, SourcePlan
 from fer_nas.space.operations import FactorizedReduce
 from fer_nas.space.supernet import Active, MixedCell, Supernet
 
@@ -28,7 +28,7 @@ def has_fast_form(net: Supernet) -> bool:
 
 
 FAST_OPERATIONS = frozenset(
-    {"none", "max_pool_3x3", "avg_pool_3x3", "skip_connect", "conv_1x1", "conv_3x3", *SEPARABLE,
+    {"none", "max_pool_3x3", "avg_pool_3x3", *SKIPS, "conv_1x1", "conv_3x3", *SEPARABLE,
      *DILATED}
 )  # fmt: skip
 """Operations with a form of their own; every other one runs by its plain module inside the fast cell."""

@@ -21,6 +21,7 @@ from fer_nas.space import fast_kernels as k
 from fer_nas.space.fast_forward import CellForward
 from fer_nas.space.fast_plan import (
     SEPARABLE,
+    SKIPS,
     CellFormPlan,
     Dense,
     Depthwise,
@@ -218,7 +219,7 @@ class CellPass(CellForward):
         for column, name in enumerate(names):
             for place in source.active[name]:
                 self.d_mixture[source.edges[place][0], self.column[name]] += d_mix[place, column]
-            if name == "skip_connect":
+            if name in SKIPS:
                 dx.add_(d_values[column].view_as(dx))
                 continue
             step = k.standardize_backward(d_values[column], values[column], saved.pool_norm[name])

@@ -14,6 +14,7 @@ from fer_nas.space.fast_partial import PassBy
 from fer_nas.space.fast_plan import (
     DILATED,
     SEPARABLE,
+    SKIPS,
     CellFormPlan,
     Dense,
     Depthwise,
@@ -130,14 +131,14 @@ class CellForward:
 
     def pools_and_skips(self, saved: Saved, source: SourcePlan) -> None:
         names = [name for name in ("max_pool_3x3", "avg_pool_3x3") if source.active.get(name)]
-        if source.stride == 1 and source.active.get("skip_connect"):
-            names.append("skip_connect")
+        if source.stride == 1:
+            names += [name for name in SKIPS if source.active.get(name)]
         if not names:
             return
         x, channels = saved.x, self.plan.channels
         values = x.new_empty(len(names), self.pixels, channels)
         for row, name in zip(values, names, strict=True):
-            if name == "skip_connect":
+            if name in SKIPS:
                 row.copy_(k.matrix(x))
                 continue
             if name == "max_pool_3x3":
@@ -210,8 +211,9 @@ class CellForward:
         x, channels = saved.relu, self.plan.channels
         if source.active.get("conv_1x1"):
             found.append(("conv_1x1", ["1.weight"], [k.matrix(x if source.stride == 1 else x[:, ::2, ::2])]))
-        if source.stride == 2 and source.active.get("skip_connect"):
-            found.append(("skip_connect", ["even.weight", "odd.weight"], [k.matrix(p) for p in k.halves(x)]))
+        if source.stride == 2:
+            for name in (name for name in SKIPS if source.active.get(name)):
+                found.append((name, ["even.weight", "odd.weight"], [k.matrix(p) for p in k.halves(x)]))
         for name, leaves, inputs in found:
             for place in source.active[name]:
                 edge = source.edges[place][0]

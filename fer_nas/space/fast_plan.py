@@ -10,9 +10,11 @@ from dataclasses import dataclass, field
 from torch import Tensor, nn
 
 from fer_nas.space import fast_kernels as k
+from fer_nas.space.operations import AUXILIARY
 
 SEPARABLE = ("sep_conv_3x3", "sep_conv_5x5")
 DILATED = ("dil_conv_3x3", "dil_conv_5x5")
+SKIPS = ("skip_connect", AUXILIARY)
 
 Weights = dict[str, Tensor]
 

@@ -173,3 +173,11 @@ OPERATIONS: dict[str, Factory] = {
     "ghost": Ghost,
 }
 """Operation name → (channels, stride, affine) → module."""
+
+AUXILIARY = "auxiliary_skip"
+"""A skip connection beside those that an edge chooses from (Chu et al. 2021, DARTS-); its weight is not of λ."""
+
+
+def make_operation(name: str, channels: int, stride: int) -> nn.Module:
+    """An operation of the supernet."""
+    return OPERATIONS["skip_connect" if name == AUXILIARY else name](channels, stride, False)

@@ -27,7 +27,7 @@ class MixedCell(nn.Module):
         self.strides = [
             2 if plan.reduction and source < 2 else 1 for node in range(space.nodes) for source in range(2 + node)
         ]
-        self.edges = nn.ModuleList(space.edge(space.operations, plan.channels, stride) for stride in self.strides)
+        self.edges = nn.ModuleList(space.edge(space.columns, plan.channels, stride) for stride in self.strides)
 
     def forward(
         self,
@@ -54,6 +54,7 @@ class MixedCell(nn.Module):
 
 class Supernet(nn.Module):
     """forward(x, {"normal": (E, O), "reduce": (E, O)}): the mixtures are arguments, so λ lives outside the network.
+    O counts the space's `columns`.
 
     active: which operations run, by kind of cell, edge and operation; all where it is not given. disturb: dropout and
     drop-path of a training step.

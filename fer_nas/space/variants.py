@@ -9,7 +9,7 @@ from torch import Tensor, nn
 
 from fer_nas.errors import InputError
 from fer_nas.space.edge import FullEdge, PartialEdge
-from fer_nas.space.operations import OPERATIONS
+from fer_nas.space.operations import AUXILIARY, OPERATIONS
 from fer_nas.space.relax import Relaxation, edge_weights, softmax_per_edge, softmax_per_node
 
 DARTS_OPERATIONS = (
@@ -33,6 +33,7 @@ class SearchSpace:
     """operations: what an edge chooses from; nodes: intermediate nodes of a cell (B); edge and relax: how λ acts.
 
     weighs_edges: λ has a logit for each edge too. samples: a step runs one operation of each edge, drawn anew.
+    auxiliary: each edge has a skip connection beside them, whose weight stands behind those of the operations.
     """
 
     name: str
@@ -42,6 +43,12 @@ class SearchSpace:
     relax: Relaxation = softmax_per_edge
     weighs_edges: bool = False
     samples: bool = False
+    auxiliary: bool = False
+
+    @property
+    def columns(self) -> tuple[str, ...]:
+        """What runs on an edge, in the order of the weights that the supernet takes."""
+        return (*self.operations, AUXILIARY) if self.auxiliary else self.operations
 
     @property
     def edges(self) -> int:
