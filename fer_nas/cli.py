@@ -14,7 +14,6 @@ import fer_nas
 from fer_nas import model_commands, study_commands
 from fer_nas.artifacts import RunFolder
 from fer_nas.config import (
-    READ_BY,
     SEARCH_PRESETS,
     TRAIN_PRESETS,
     TUNE_READ_BY,
@@ -25,7 +24,7 @@ from fer_nas.config import (
 )
 from fer_nas.errors import InputError
 from fer_nas.options import OneLineErrors, OutOption, ResumeOption, configured, flag, guarded
-from fer_nas.settings import build, override, refuse_unread
+from fer_nas.settings import build, override, refuse_unread, search_config
 
 app = typer.Typer(
     cls=OneLineErrors,
@@ -159,8 +158,7 @@ def search(
         _refuse_with_resume(settings, ("--out", out), ("--preset", preset))
         RunFolder.open(resume)
     else:
-        config = build(SearchConfig, SEARCH_PRESETS, preset or DEFAULT_PRESET, settings)
-        refuse_unread(settings, READ_BY, (config.arch.method, config.arch.space))
+        config = search_config(preset or DEFAULT_PRESET, settings)
     from fer_nas import parallel
     from fer_nas.search.run import resume as resume_search
     from fer_nas.search.run import search as run_search

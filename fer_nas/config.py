@@ -87,7 +87,7 @@ class WeightsConfig:
     gradient_clip: float = _f(5.0, "Largest norm of the weights' gradient.", low=0)
 
 
-SPACES = ("darts", "pc-darts", "gdas", "i-darts", "auto-fernet", "fer")
+SPACES = ("darts", "pc-darts", "gdas", "p-darts", "i-darts", "auto-fernet", "fer")
 SEARCH_METHODS = ("darts-1st", "darts-2nd", "implicit", "soba", "darts-stn", "darts-delta-stn", "random")
 
 
@@ -112,7 +112,13 @@ class ArchConfig:
     max_skips: int | None = _f(
         None,
         "Most skip connections in the normal cell of genotype.json: the weakest that was chosen is left out and the "
-        "cell decoded again (Chen et al. 2019); no bound where not given.",
+        "cell decoded again (Chen et al. 2019); where not given, 2 with p-darts and no bound otherwise.",
+        low=0,
+    )
+    auxiliary_skip: float = _f(
+        0.0,
+        "First weight β of a skip connection that every edge has beside its mixture, falling linearly to 0 with the "
+        "last epoch (p-darts: of each stage), so that skips need not win for the gradient's sake (Chu et al. 2021: 1).",
         low=0,
     )
     stable_epochs: int = _f(
@@ -123,6 +129,23 @@ class ArchConfig:
     )
     temperature: float = _f(10.0, "gdas: temperature of the Gumbel-softmax in the first epoch.", low=1e-3)
     temperature_min: float = _f(0.1, "gdas: temperature in the last epoch; it falls linearly.", low=1e-3)
+    stage_layers: str = _f(
+        "5,11,17",
+        "p-darts: cells of each stage's supernet, in place of --layers. --epochs counts those of all stages and is "
+        "shared out evenly; each stage has the weights' cosine schedule to itself.",
+    )
+    stage_operations: str = _f(
+        "8,5,3",
+        "p-darts: operations of each edge in each stage: those with the largest share at the end of the stage before.",
+    )
+    stage_warmup: int = _f(
+        10, "p-darts: first epochs of each stage in which λ is frozen, in place of --warmup-epochs.", low=0
+    )
+    skip_dropout: str = _f(
+        "0.0,0.4,0.7",
+        "p-darts: dropout behind skip connections of stride 1 in the first epoch of each stage, falling linearly to 0 "
+        "with its end, in training only; stages with some run in the supernet's plain form.",
+    )
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -285,7 +308,8 @@ class TuneConfig:
 _STN = ("darts-stn", "darts-delta-stn")
 _LEARNING = tuple(name for name in SEARCH_METHODS if name != "random")
 READ_BY: dict[str, tuple[str, ...]] = {
-    **dict.fromkeys(("max_skips", "stable_epochs"), _LEARNING),
+    **dict.fromkeys(("max_skips", "stable_epochs", "auxiliary_skip"), _LEARNING),
+    **dict.fromkeys(("stage_layers", "stage_operations", "stage_warmup", "skip_dropout"), ("p-darts",)),
     "temperature": ("gdas",),
     "temperature_min": ("gdas",),
     "terms": ("implicit",),
@@ -296,6 +320,8 @@ READ_BY: dict[str, tuple[str, ...]] = {
     "linearize": ("darts-delta-stn",),
 }
 """Settings of a search that only some methods and spaces read; for the others they are refused."""
+IN_PLACE_OF = {"p-darts": {"layers": "stage_layers", "warmup_epochs": "stage_warmup"}}
+"""Space → a setting that it does not read → the one that it reads instead."""
 TUNE_READ_BY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("perturbation", "perturb", "entropy_weight"), ("stn", "delta-stn", "centred-stn")),
     "neumann_terms": ("neumann",),
@@ -309,10 +335,18 @@ SEARCH_PRESETS: dict[str, dict[str, Any]] = {
     "paper": {},
     "cpu": {"epochs": 8, "warmup_epochs": 1, "channels": 8, "layers": 3, "batch_size": 32, "limit": 9600,
             "operations": "fer", "stem": "stride2", "image_size": 24, "learning_rate": 0.1, "learning_rate_min": 0.01,
-            "arch_learning_rate": 1e-2, "arch_weight_decay": 0.0},
+            "arch_learning_rate": 1e-2, "arch_weight_decay": 0.0, "stage_layers": "3,4,5", "stage_warmup": 1},
     "tiny": {"epochs": 3, "channels": 4, "layers": 3, "batch_size": 32, "limit": 700, "arch_learning_rate": 1e-2,
-             "learning_rate": 0.1, **_TINY_AUGMENT},
+             "learning_rate": 0.1, "stage_layers": "1,2,3", "stage_warmup": 0, **_TINY_AUGMENT},
 }  # fmt: skip
+PAPER_OF_SPACE: dict[str, dict[str, Any]] = {
+    "pc-darts": {"batch_size": 256, "learning_rate": 0.1, "learning_rate_min": 0.0, "arch_learning_rate": 6e-4,
+                 "warmup_epochs": 15},
+    "gdas": {"epochs": 250, "batch_size": 256, "weight_decay": 5e-4},
+    "p-darts": {"epochs": 75, "batch_size": 96, "learning_rate_min": 0.0, "arch_learning_rate": 6e-4},
+}  # fmt: skip
+"""What preset `paper` sets for a space whose own paper differs from that of DARTS (Xu et al. 2020; Dong and Yang 2019,
+whose Nesterov momentum the searches here do not have; Chen et al. 2019)."""
 TRAIN_PRESETS: dict[str, dict[str, Any]] = {
     "paper": {"cutout": 16, "shift": 0.125, "rotate": 0.0, "scale": 0.0, "brightness": 0.0, "contrast": 0.0},
     "cpu": {"epochs": 40, "channels": 16, "layers": 6, "batch_size": 64, "learning_rate": 0.1, "auxiliary": False,

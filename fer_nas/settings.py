@@ -7,9 +7,21 @@ from collections.abc import Iterable, Mapping
 from dataclasses import Field, asdict, fields, is_dataclass, replace
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
+from fer_nas.config import IN_PLACE_OF, PAPER_OF_SPACE, READ_BY, SEARCH_PRESETS, SearchConfig
 from fer_nas.errors import InputError
 
 T = TypeVar("T")
+
+TUNABLE: dict[str, tuple[float, float]] = {
+    "dropout": (0.0, 0.75),
+    "drop_path": (0.0, 0.5),
+    "erase": (0.0, 0.9),
+    "rotate": (0.0, 45.0),
+    "shift": (0.0, 0.3),
+    "brightness": (0.0, 0.6),
+    "label_smoothing": (0.0, 0.5),
+}
+"""What `fer-nas search --tune` knows, by TrainConfig's names, and between which values; beyond, a face is lost."""
 
 
 def flat_fields(config: Any) -> dict[str, tuple[tuple[str, ...], Field[Any], Any]]:
@@ -66,6 +78,23 @@ def build(config: type[T], presets: dict[str, dict[str, Any]], preset: str, valu
     if preset not in presets:
         raise InputError(f"--preset is {preset!r}; choose from {', '.join(presets)}")
     return override(config(), presets[preset] | values)
+
+
+def search_config(preset: str, given: dict[str, Any]) -> SearchConfig:
+    """A search's configuration; the preset `paper` is that of the space's own paper.
+
+    InputError for a setting that was given and that what was chosen does not read.
+    """
+    space = given.get("space")
+    own = SEARCH_PRESETS["paper"] | PAPER_OF_SPACE.get(str(space), {})
+    config = build(SearchConfig, SEARCH_PRESETS | {"paper": own}, preset, given)
+    refuse_unread(given, READ_BY, (config.arch.method, config.arch.space))
+    for name, instead in IN_PLACE_OF.get(config.arch.space, {}).items():
+        if name in given:
+            raise InputError(
+                f"--{name.replace('_', '-')} is not read by {config.arch.space}; give --{instead.replace('_', '-')}"
+            )
+    return config
 
 
 def refuse_unread(given: Iterable[str], read_by: Mapping[str, tuple[str, ...]], chosen: Iterable[str]) -> None:

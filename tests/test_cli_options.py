@@ -30,7 +30,8 @@ OPTIONS = {
     "toy": "--out --json",
     "compare": "RUNS --out",
     "search": "--preset --out --resume --method --space --form --arch-learning-rate --arch-weight-decay "
-    "--operations --max-skips --stable-epochs --temperature --temperature-min "
+    "--operations --max-skips --stable-epochs --auxiliary-skip --stage-layers --stage-operations --stage-warmup "
+    "--skip-dropout --temperature --temperature-min "
     "--arch-every --terms --adjoint-rate --adjoint-damping --adjoint-every --response --response-clip "
     "--response-input --response-reads --response-start --response-rate --sigma --learn-sigma --no-learn-sigma "
     "--entropy-weight --pairs --no-pairs --linearize --no-linearize "

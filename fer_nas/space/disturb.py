@@ -1,7 +1,8 @@
-"""What a training step puts into the supernet at random: dropout and drop-path, as the derived network has them.
+"""What a training step puts into the supernet at random: dropout and drop-path, as the derived network has them, and
+P-DARTS's dropout of skip connections.
 
-All numbers come from one generator on the CPU and are drawn whatever the rates are, so that the same generator state at
-two pairs of rates gives the same draws. Shapes: B examples.
+All numbers but those of skip connections come from one generator on the CPU and are drawn whatever the rates are, so
+that the same generator state at two pairs of rates gives the same draws. Shapes: B examples.
 """
 
 from __future__ import annotations
@@ -12,13 +13,35 @@ import torch
 from torch import Tensor
 
 
+class SkipDropout:
+    """Dropout of P-DARTS behind skip connections that hand on their input (Chen et al. 2019, section 3.3.2).
+
+    One object serves one pass through the network; another with the same seed gives the same numbers, so that all
+    losses of a step have the same ones. They are drawn on the network's device, element by element.
+    """
+
+    def __init__(self, rate: float, seed: int) -> None:
+        self.rate, self.seed = rate, seed
+        self.draw: torch.Generator | None = None
+
+    def __call__(self, x: Tensor) -> Tensor:
+        if self.draw is None:
+            self.draw = torch.Generator(x.device).manual_seed(self.seed)
+        kept = torch.rand(x.shape, generator=self.draw, device=x.device) >= self.rate
+        return x * (kept.to(x) / (1 - self.rate))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Disturbance:
-    """dropout: share of the classifier's inputs that are zero; drop_path: of an edge's paths; both in [0, 1)."""
+    """dropout: share of the classifier's inputs that are zero; drop_path: of an edge's paths; both in [0, 1).
+
+    skips: dropout behind skip connections, where there is one.
+    """
 
     generator: torch.Generator
     dropout: float = 0.0
     drop_path: float = 0.0
+    skips: SkipDropout | None = None
 
     def kept(self, shape: tuple[int, ...], rate: float, like: Tensor) -> Tensor:
         """0 with probability `rate`, else 1/(1 − rate), which keeps the mean."""

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from fer_nas.space.disturb import Disturbance
-from fer_nas.space.operations import make_operation
+from fer_nas.space.operations import AUXILIARY, make_operation
 
 
 class FullEdge(nn.Module):
@@ -31,17 +31,20 @@ class FullEdge(nn.Module):
     ) -> Tensor:
         """active: which operations run; the others are left out as if their weight were zero.
 
-        disturb: drop-path on all operations but an identity, as in the derived network.
+        disturb: drop-path on all operations but an identity, as in the derived network, and dropout on an identity.
         """
         kept = None if disturb is None else disturb.paths(x_BCHW)
         terms = []
         for place, name in enumerate(self.names):
-            if name == "none" or not (active is None or active[place]):
+            if name not in self.operations or not (active is None or active[place]):
                 continue
             operation, weight = self.operations[name], weights_O[place]
-            if kept is not None and not isinstance(operation, nn.Identity):
+            out, identity = operation(x_BCHW), isinstance(operation, nn.Identity)
+            if kept is not None and not identity:
                 weight = weight * kept
-            terms.append(weight * operation(x_BCHW))
+            if identity and name != AUXILIARY and disturb is not None and disturb.skips is not None:
+                out = disturb.skips(out)
+            terms.append(weight * out)
         if not terms:
             return torch.zeros_like(x_BCHW[..., :: self.stride, :: self.stride])
         total = terms[0]

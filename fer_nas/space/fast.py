@@ -60,7 +60,9 @@ def _plan(cell: MixedCell, active: Active | None) -> CellFormPlan:
         for place_of_operation, name in enumerate(operations):
             if name != "none":
                 runs[name] = tuple(
-                    place for place, (edge, _) in enumerate(own) if active is None or active[edge][place_of_operation]
+                    place
+                    for place, (edge, _) in enumerate(own)
+                    if name in edges[edge].operations and (active is None or active[edge][place_of_operation])
                 )
         sources.append(SourcePlan(cell.strides[own[0][0]], tuple(own), runs))
     modules = {
@@ -117,6 +119,6 @@ def fast_logits(
         s0, s1 = s1, FastCell.apply(plan, torch.is_grad_enabled(), x0, x1, mixture, *edges)
     features = s1.mean((1, 2))
     if disturb is not None:
-        assert not disturb.drop_path, "drop-path needs the plain form"
+        assert not disturb.drop_path and disturb.skips is None, "drop-path and dropout of skips need the plain form"
         features = disturb.features(features)
     return F.linear(features, weights["classifier.weight"], weights["classifier.bias"])

@@ -19,7 +19,7 @@ Active = Sequence[Sequence[bool]]
 
 
 class MixedCell(nn.Module):
-    def __init__(self, space: SearchSpace, plan: CellPlan) -> None:
+    def __init__(self, space: SearchSpace, plan: CellPlan, kept_EO: Tensor | None = None) -> None:
         super().__init__()
         self.preprocess0, self.preprocess1 = preprocess(plan, affine=False)
         self.nodes, self.channels = space.nodes, plan.channels
@@ -28,6 +28,11 @@ class MixedCell(nn.Module):
             2 if plan.reduction and source < 2 else 1 for node in range(space.nodes) for source in range(2 + node)
         ]
         self.edges = nn.ModuleList(space.edge(space.columns, plan.channels, stride) for stride in self.strides)
+        if kept_EO is not None:
+            for edge, row in zip(self.edges, kept_EO.tolist(), strict=True):
+                for name, keep in zip(space.operations, row, strict=True):
+                    if not keep and name != "none":
+                        del edge.operations[name]  # type: ignore[union-attr, operator]
 
     def forward(
         self,
@@ -74,7 +79,9 @@ class Supernet(nn.Module):
         stem: str = "auto",
         mean: tuple[float, ...] | None = None,
         std: tuple[float, ...] | None = None,
+        kept: dict[str, Tensor] | None = None,
     ) -> None:
+        """kept: by kind of cell, (E, O) bool: the operations that there are on each edge; all where not given."""
         super().__init__()
         self.normalize = Normalize(mean or (127.5,) * c_in, std or (127.5,) * c_in)
         self.stem = Stem(choose_stem(stem, image_size), c_in, channels)
@@ -84,7 +91,10 @@ class Supernet(nn.Module):
                 module.running_mean = module.running_var = module.num_batches_tracked = None
         plans = plan_cells(self.stem, channels, layers, space.nodes, space.nodes)
         self.kinds = ["reduce" if plan.reduction else "normal" for plan in plans]
-        self.cells = nn.ModuleList(MixedCell(space, plan) for plan in plans)
+        self.cells = nn.ModuleList(
+            MixedCell(space, plan, None if kept is None else kept[kind])
+            for kind, plan in zip(self.kinds, plans, strict=True)
+        )
         self.classifier = nn.Linear(plans[-1].channels * space.nodes, classes)
 
     def forward(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 
+import torch
 from torch import Tensor, nn
 
 from fer_nas.errors import InputError
@@ -33,6 +34,7 @@ class SearchSpace:
     """operations: what an edge chooses from; nodes: intermediate nodes of a cell (B); edge and relax: how λ acts.
 
     weighs_edges: λ has a logit for each edge too. samples: a step runs one operation of each edge, drawn anew.
+    staged: the supernet grows in stages, over fewer operations each time (see search/stages.py).
     auxiliary: each edge has a skip connection beside them, whose weight stands behind those of the operations.
     """
 
@@ -43,6 +45,7 @@ class SearchSpace:
     relax: Relaxation = softmax_per_edge
     weighs_edges: bool = False
     samples: bool = False
+    staged: bool = False
     auxiliary: bool = False
 
     @property
@@ -64,6 +67,12 @@ class SearchSpace:
                 shapes[f"{kind}_edges"] = (self.edges,)
         return shapes
 
+    def among(self, arch: dict[str, Tensor], kept: dict[str, Tensor] | None) -> dict[str, Tensor]:
+        """λ's parts in which a softmax gives weight, and a gradient, to the operations that are left alone."""
+        if kept is None:
+            return arch
+        return arch | {kind: arch[kind].masked_fill(~kept[kind].to(arch[kind].device), -torch.inf) for kind in kept}
+
     def mixtures(self, arch: dict[str, Tensor]) -> dict[str, Tensor]:
         """λ's parts → for each kind of cell the weights of all operations on all edges, (E, O)."""
         found = {kind: self.relax(arch[kind]) for kind in KINDS}
@@ -83,6 +92,8 @@ SPACES: dict[str, SearchSpace] = {
         SearchSpace(name="pc-darts", operations=DARTS_OPERATIONS, edge=PartialEdge, weighs_edges=True),
         # One operation of each edge runs, drawn by hard Gumbel-softmax (Dong and Yang 2019).
         SearchSpace(name="gdas", operations=DARTS_OPERATIONS, samples=True),
+        # Deeper supernets over the operations that were strongest so far (Chen et al. 2019).
+        SearchSpace(name="p-darts", operations=DARTS_OPERATIONS, staged=True),
         # All operations of all edges into a node compete in one softmax (Jiang et al. 2019).
         SearchSpace(name="i-darts", operations=DARTS_OPERATIONS, relax=softmax_per_node),
         # With dense and ghost convolutions beside DARTS's operations (Li et al. 2021).
