@@ -19,6 +19,17 @@ from fer_nas.errors import InputError
 GENOTYPE_SCHEMA = 1
 MODEL_SCHEMA = 1
 
+TUNABLE: dict[str, tuple[float, float]] = {
+    "dropout": (0.0, 0.75),
+    "drop_path": (0.0, 0.5),
+    "erase": (0.0, 0.9),
+    "rotate": (0.0, 45.0),
+    "shift": (0.0, 0.3),
+    "brightness": (0.0, 0.6),
+    "label_smoothing": (0.0, 0.5),
+}
+"""What a genotype's recipe can hold, by the names of training's settings, and the range in which a search tunes it."""
+
 
 @contextlib.contextmanager
 def atomic_path(path: Path) -> Iterator[Path]:
@@ -131,6 +142,8 @@ class GenotypeFile:
     labels: str | None = None
     seed: int | None = None
     source: dict[str, Any] = field(default_factory=dict)
+    recipe: dict[str, float] = field(default_factory=dict)
+    """Training hyperparameters that the search tuned, names from TUNABLE; empty where it tuned none."""
 
     def save(self, path: Path) -> None:
         value = {
@@ -144,6 +157,7 @@ class GenotypeFile:
             "seed": self.seed,
             "genotype": self.genotype.to_dict(),
             "source": self.source,
+            "recipe": self.recipe,
         }
         write_json(path, value)
 
@@ -163,7 +177,20 @@ class GenotypeFile:
             labels=value.get("labels"),
             seed=value.get("seed"),
             source=dict(value.get("source") or {}),
+            recipe=_recipe(value.get("recipe") or {}, path),
         )
+
+
+def _recipe(value: Any, path: Path) -> dict[str, float]:
+    if not isinstance(value, dict):
+        raise InputError(f"{path}: recipe is no table of training settings")
+    for name, number in value.items():
+        if name not in TUNABLE:
+            raise InputError(f"{path}: recipe holds {name!r}; known: {', '.join(TUNABLE)}")
+        low, high = TUNABLE[name]
+        if isinstance(number, bool) or not isinstance(number, int | float) or not low <= number <= high:
+            raise InputError(f"{path}: recipe: {name} is {number!r}; it must be a number from {low:g} to {high:g}")
+    return {name: float(number) for name, number in value.items()}
 
 
 @dataclass(frozen=True, kw_only=True)

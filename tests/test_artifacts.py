@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import stat
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -12,8 +13,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from fer_nas.artifacts import Genotype, GenotypeFile, ModelMetadata, RunFolder, atomic_path, read_json, write_json
+from fer_nas.artifacts import (
+    TUNABLE,
+    Genotype,
+    GenotypeFile,
+    ModelMetadata,
+    RunFolder,
+    atomic_path,
+    read_json,
+    write_json,
+)
+from fer_nas.config import TrainConfig
 from fer_nas.errors import InputError
+from fer_nas.settings import flat_fields
 from fer_nas.space.genotypes import GENOTYPES, find
 from fer_nas.space.operations import OPERATIONS
 
@@ -97,6 +109,35 @@ def test_genotype_file_survives_and_says_its_schema(tmp_path: Path) -> None:
     FILE.save(tmp_path / "g.json")
     assert GenotypeFile.load(tmp_path / "g.json") == FILE == find(str(tmp_path / "g.json"))
     assert json.loads((tmp_path / "g.json").read_text(encoding="utf-8"))["schema"] == 1
+
+
+def test_recipe_of_a_genotype_file(tmp_path: Path) -> None:
+    """Kept and read; a file from before there was one has none; what no training could take is refused."""
+    made = replace(FILE, recipe={"dropout": 0.25, "rotate": 12.0})
+    made.save(tmp_path / "g.json")
+    assert GenotypeFile.load(tmp_path / "g.json") == made
+    value = json.loads((tmp_path / "g.json").read_text(encoding="utf-8"))
+    write_json(tmp_path / "old.json", {name: part for name, part in value.items() if name != "recipe"})
+    assert GenotypeFile.load(tmp_path / "old.json").recipe == {}
+    for recipe, message in (
+        ([1], "recipe is no table"),
+        ({"epochs": 3}, "recipe holds 'epochs'; known: dropout, "),
+        ({"dropout": 0.9}, "dropout is 0.9; it must be a number from 0 to 0.75"),
+        ({"dropout": True}, "dropout is True"),
+        ({"rotate": "much"}, "rotate is 'much'"),
+        ({"rotate": float("nan")}, "rotate is nan"),
+    ):
+        write_json(tmp_path / "g.json", value | {"recipe": recipe})
+        with pytest.raises(InputError, match=rf"g\.json: .*{message}"):
+            GenotypeFile.load(tmp_path / "g.json")
+
+
+def test_recipes_are_settings_of_a_training() -> None:
+    known = flat_fields(TrainConfig)
+    for name, (low, high) in TUNABLE.items():
+        _, leaf, _ = known[name]
+        assert leaf.metadata["low"] <= low < high
+        assert leaf.metadata["high"] is None or high <= leaf.metadata["high"]
 
 
 @pytest.mark.parametrize(

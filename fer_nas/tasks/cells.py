@@ -2,10 +2,12 @@
 
 λ acts twice: in the mixtures of operations (`hyper`), and, where the supernet's layers are best responses, in the
 weights W(r) that the network runs with (`response`). W(r) is formed once a step, and both forms of the network take it.
+Training hyperparameters may stand behind the logits (tuned.py); they act in L_train and in W(r).
 """
 
 from __future__ import annotations
 
+from dataclasses import replace
 from math import prod
 
 import torch
@@ -15,12 +17,15 @@ from torch.func import functional_call
 from fer_nas import parallel
 from fer_nas.bilevel.hyper import HyperLayout
 from fer_nas.bilevel.protocol import Params
-from fer_nas.bilevel.response import best_response, plain_weights
+from fer_nas.bilevel.response import Reads, best_response, plain_weights
 from fer_nas.errors import InputError
+from fer_nas.space.disturb import Disturbance, SkipDropout
 from fer_nas.space.fast import fast_logits, has_fast_form
 from fer_nas.space.relax import edge_weights, sample
 from fer_nas.space.supernet import Active, Supernet
 from fer_nas.space.variants import KINDS, SearchSpace
+from fer_nas.tasks.tuned import LABELS, Tuned
+from fer_nas.tasks.tuning import smoothed_cross_entropy
 
 ARCH_INIT_STD = 1e-3  # Liu et al. 2019
 Examples = tuple[Tensor, Tensor]
@@ -33,26 +38,42 @@ class CellSearch:
     """
 
     def __init__(
-        self, supernet: Supernet, space: SearchSpace, form: str = "plain", *, learner: nn.Module | None = None
+        self,
+        supernet: Supernet,
+        space: SearchSpace,
+        form: str = "plain",
+        *,
+        learner: nn.Module | None = None,
+        tuned: Tuned | None = None,
     ) -> None:
         """form: plain, or fast, which can be differentiated once; auto is fast where the space has such a form.
 
         learner: the supernet with best-response layers (see `responsive`), whose weights are then w; the supernet
-        itself gives only its shape.
+        itself gives only its shape. tuned: training hyperparameters in λ; a batch's images are then as they are.
         """
         self.supernet, self.learner = supernet, learner
-        self.space = space
+        self.space, self.tuned = space, tuned
+        drops = tuned is not None and "drop_path" in tuned.names
+        if form == "fast" and drops:
+            raise InputError("--form fast: it has no drop-path, which --tune drop_path needs; use --form plain")
         # Processes that share a batch need the norms of the plain form.
-        self.fast = form != "plain" and has_fast_form(supernet) and parallel.count() == 1
+        self.fast = form != "plain" and has_fast_form(supernet) and parallel.count() == 1 and not drops
         if form == "fast" and not self.fast:
             raise InputError(f"--form fast: the space {space.name} has no fast form; use --form plain")
-        self.layout = HyperLayout(dict(space.parts()))
+        self.arch_layout = HyperLayout(dict(space.parts()))
+        self.layout = HyperLayout({**space.parts(), **(tuned.parts() if tuned else {})})
+        self.architecture = slice(0, self.arch_layout.size)  # of λ
+        self.seed = 0  # of what a step draws for `tuned`
         self.noise: Tensor | None = None  # of what is sampled in this step, of λ's size
         self.temperature = 1.0
+        self.auxiliary = 0.0  # weight of the auxiliary skip connections, where the space has them
+        self.skip_dropout = 0.0  # behind skip connections, in training
+        self.skip_seed: int | None = None  # of its numbers in this step
 
     def initial_hyper(self, generator: torch.Generator) -> Tensor:
-        """λ ~ 1e-3·N(0, 1), drawn on the CPU."""
-        return ARCH_INIT_STD * torch.randn(self.layout.size, generator=generator)
+        """Logits ~ 1e-3·N(0, 1), drawn on the CPU; hyperparameters at their start."""
+        logits = ARCH_INIT_STD * torch.randn(self.arch_layout.size, generator=generator)
+        return torch.cat([logits, self.layout.initial()[len(logits) :]])
 
     def weights(self) -> Params:
         """The parameters by name, those of the best responses among them."""
@@ -60,65 +81,127 @@ class CellSearch:
 
     def mixtures(self, hyper: Tensor) -> dict[str, Tensor]:
         """What λ stands for: weights of all operations, also where a step samples them."""
-        return self.space.mixtures(self.layout.split(hyper))
+        return self.space.mixtures(self.space.among(self.layout.split(hyper), self.supernet.kept))
 
     def sample(self, generator: torch.Generator | None) -> None:
-        """The operations of one step, the same for every loss in it; None: the most probable ones."""
+        """What a step draws, the same for every loss in it: operations, dropout of skip connections.
+
+        None: the most probable operations, and no dropout.
+        """
+        if self.skip_dropout:
+            self.skip_seed = None
+            if generator is not None:
+                self.skip_seed = int(torch.randint(2**62, (), generator=generator)) + parallel.number()
         if self.space.samples:
-            uniform = None if generator is None else torch.rand(self.layout.size, generator=generator)
+            uniform = None if generator is None else torch.rand(self.arch_layout.size, generator=generator)
             self.noise = None if uniform is None else -torch.log(-torch.log(uniform.clamp(1e-9, 1 - 1e-7)))
 
     def used(self, hyper: Tensor) -> tuple[dict[str, Tensor], dict[str, Active] | None]:
-        """The weights that the network runs with, and which operations run."""
+        """The weights that the network runs with, by the space's columns, and which operations run."""
         if not self.space.samples:
-            return self.mixtures(hyper), None
-        noise = None if self.noise is None else self.layout.split(self.noise.to(hyper))
+            return {kind: self._columns(part) for kind, part in self.mixtures(hyper).items()}, None
+        noise = None if self.noise is None else self.arch_layout.split(self.noise.to(hyper))
         drawn = {
             kind: sample(part, None if noise is None else noise[kind], self.temperature)
-            for kind, part in self.layout.split(hyper).items()
+            for kind, part in self.arch_layout.split(hyper[self.architecture]).items()
         }
-        return {kind: weights for kind, (weights, _) in drawn.items()}, {
-            kind: runs.tolist() for kind, (_, runs) in drawn.items()
-        }
+        weights = {kind: self._columns(part) for kind, (part, _) in drawn.items()}
+        beside = [True] * (len(self.space.columns) - len(self.space.operations))
+        return weights, {kind: [row + beside for row in runs.tolist()] for kind, (_, runs) in drawn.items()}
 
-    def features(self, hyper: Tensor) -> Tensor:
-        """What each part of λ stands for, as one vector of λ's size: a best response can read it instead of logits."""
-        parts = self.layout.split(hyper)
-        return torch.cat(
-            [
-                (self.space.relax(part) if name in KINDS else edge_weights(part)).flatten()
-                for name, part in parts.items()
-            ]
-        )
+    def _columns(self, mixture_EO: Tensor) -> Tensor:
+        """With the weight of the auxiliary skip connections behind it, where there are any."""
+        if not self.space.auxiliary:
+            return mixture_EO
+        return torch.cat([mixture_EO, mixture_EO.new_full((len(mixture_EO), 1), self.auxiliary)], 1)
 
-    def logits(self, weights: Params, hyper: Tensor, images: Tensor, response: Tensor | None = None) -> Tensor:
+    def features(self, hyper: Tensor, scale: float = 1.0) -> Tensor:
+        """What each part of λ stands for, as one vector of λ's size: a best response can read it instead of logits.
+
+        scale: of the mixtures. Hyperparameters are their unconstrained distance from the start.
+        """
+        found = [
+            scale * (self.space.relax(part) if name in KINDS else edge_weights(part)).flatten()
+            for name, part in self.space.among(
+                self.arch_layout.split(hyper[self.architecture]), self.supernet.kept
+            ).items()
+        ]
+        if self.tuned:
+            behind = slice(self.architecture.stop, None)
+            found.append(hyper[behind] - self.layout.initial()[behind].to(hyper))
+        return torch.cat(found)
+
+    def values(self, hyper: Tensor) -> dict[str, float]:
+        """The training hyperparameters of λ, as numbers by name."""
+        if self.tuned is None:
+            return {}
+        found = self.layout.readable(hyper)
+        return {name: found[name] for name in self.tuned.names}
+
+    def logits(
+        self,
+        weights: Params,
+        hyper: Tensor,
+        images: Tensor,
+        response: Tensor | None = None,
+        disturb: Disturbance | None = None,
+    ) -> Tensor:
         """(B, K); `response` (n,) is what the best-response layers read, None their r = 0."""
         if self.learner is not None:
             weights = plain_weights(self.learner, weights, response)
         mixtures, active = self.used(hyper)
+        if self.skip_dropout and self.skip_seed is not None:
+            skips = SkipDropout(self.skip_dropout, self.skip_seed)
+            disturb = (
+                replace(disturb, skips=skips) if disturb else Disturbance(generator=torch.Generator(), skips=skips)
+            )
         if self.fast:
-            return fast_logits(self.supernet, weights, mixtures, images, active)
-        return functional_call(self.supernet, weights, (images, mixtures, active))
+            return fast_logits(self.supernet, weights, mixtures, images, active, disturb)
+        return functional_call(self.supernet, weights, (images, mixtures, active, disturb))
 
     def outputs(self, weights: Params, hyper: Tensor, batch: Examples, response: Tensor | None = None) -> Tensor:
-        return self.logits(weights, hyper, batch[0], response)
+        """Logits in training: with hyperparameters in λ the images are changed and the network is disturbed as it says.
+
+        The same numbers are drawn within a step (`seed`) whatever λ is.
+        """
+        if self.tuned is None:
+            return self.logits(weights, hyper, batch[0], response)
+        values, draw = self.values(hyper), torch.Generator().manual_seed(self.seed)
+        images = self.tuned.images(batch[0], values, draw)
+        return self.logits(weights, hyper, images, response, self.tuned.disturbance(values, draw))
 
     def inner_criterion(
         self, outputs: Tensor, weights: Params, hyper: Tensor, batch: Examples, response: Tensor | None = None
     ) -> Tensor:
         images, targets = batch
-        return parallel.shared_mean(nn.functional.cross_entropy(outputs, targets), len(images))
+        if self.tuned and LABELS in self.tuned.names:
+            smoothing = self.layout.values(hyper.detach())[LABELS]
+            loss = smoothed_cross_entropy(outputs, targets, smoothing).mean()
+        else:
+            loss = nn.functional.cross_entropy(outputs, targets)
+        return parallel.shared_mean(loss, len(images))
 
     def inner_loss(self, weights: Params, hyper: Tensor, batch: Examples, response: Tensor | None = None) -> Tensor:
-        """Cross-entropy. Both levels share it; they differ in the half of the training images a batch comes from."""
-        if response is None:
-            weights, (hyper,) = parallel.replicated(weights, hyper)
-        else:
-            weights, (hyper, response) = parallel.replicated(weights, hyper, response)
+        """Cross-entropy of a step of the weights."""
+        weights, hyper, response = _replicated(weights, hyper, response)
         outputs = self.outputs(weights, hyper, batch, response)
         return self.inner_criterion(outputs, weights, hyper, batch, response)
 
-    outer_loss = inner_loss
+    def outer_loss(self, weights: Params, hyper: Tensor, batch: Examples, response: Tensor | None = None) -> Tensor:
+        """Cross-entropy of a step of λ, undisturbed. Without hyperparameters in λ both levels share it; they differ in
+        the half of the training images that a batch comes from."""
+        weights, hyper, response = _replicated(weights, hyper, response)
+        outputs = self.logits(weights, hyper, batch[0], response)
+        return parallel.shared_mean(nn.functional.cross_entropy(outputs, batch[1]), len(batch[0]))
+
+
+def _replicated(weights: Params, hyper: Tensor, response: Tensor | None) -> tuple[Params, Tensor, Tensor | None]:
+    """Their gradients are those of the whole batch."""
+    if response is None:
+        weights, (hyper,) = parallel.replicated(weights, hyper)
+    else:
+        weights, (hyper, response) = parallel.replicated(weights, hyper, response)
+    return weights, hyper, response
 
 
 def responsive(
@@ -126,18 +209,23 @@ def responsive(
 ) -> nn.Module:
     """The supernet with every convolution and the classifier as best responses in λ, at the supernet's weights.
 
-    by_cell: a cell's layers read the logits of its own kind of cell; stem and classifier read all.
+    by_cell: a cell's layers read the logits of its own kind of cell, and all training hyperparameters; stem and
+    classifier read all.
     """
     bounds: dict[str, slice] = {}
     place = 0
     for name, part in layout.typed.items():
-        kind, end = name.removesuffix("_edges"), place + prod(part.shape)
+        end = place + prod(part.shape)
+        kind = name.removesuffix("_edges") if part.kind == "logits" else "tuned"
         bounds[kind] = slice(bounds[kind].start if kind in bounds else place, end)
         place = end
 
-    def reads(name: str) -> slice:
+    def reads(name: str) -> Reads:
         words = name.split(".")
-        return bounds[supernet.kinds[int(words[1])]] if by_cell and words[0] == "cells" else slice(None)
+        if not by_cell or words[0] != "cells":
+            return slice(None)
+        own = bounds[supernet.kinds[int(words[1])]]
+        return (own, bounds["tuned"]) if "tuned" in bounds else own
 
     return best_response(
         supernet, layout.size, hyper="uniform", rescale_std=rescale_std, reads=reads, generator=generator
