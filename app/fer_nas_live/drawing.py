@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from functools import lru_cache
+from typing import NamedTuple
 
 import cv2
 import numpy as np
@@ -61,24 +62,52 @@ def _rounded_mask(width: int, height: int, radius: int) -> np.ndarray:
     return cv2.resize(canvas, (width, height), interpolation=cv2.INTER_AREA).astype(np.float32) / 255
 
 
-def blend(image: np.ndarray, mask: np.ndarray, x: int, y: int, colour: Colour, opacity: float = 1.0) -> None:
-    """Paint `colour` through `mask` at (x, y), in place; what lies outside the image is cut off."""
+class Stamp(NamedTuple):
+    """What is painted often, ready to be blended: (h,w,3) uint8 paint, (h,w) float32 cover 0 to 1, and 1 − cover."""
+
+    paint: np.ndarray
+    cover: np.ndarray
+    through: np.ndarray
+
+
+def _stamp(mask: np.ndarray, colour: Colour, opacity: float) -> Stamp:
+    paint = np.empty((*mask.shape, 3), np.uint8)
+    paint[:] = colour
+    cover = mask * np.float32(opacity)
+    return Stamp(paint, cover, 1 - cover)
+
+
+@lru_cache(maxsize=1024)
+def _text_stamp(text: str, height: int, colour: Colour) -> Stamp:
+    return _stamp(text_mask(text, height), colour, 1.0)
+
+
+@lru_cache(maxsize=512)
+def _panel_stamp(width: int, height: int, radius: int, colour: Colour, opacity: float) -> Stamp:
+    return _stamp(_rounded_mask(width, height, radius), colour, opacity)
+
+
+def blend(image: np.ndarray, stamp: Stamp, x: int, y: int) -> None:
+    """Paint at (x, y), in place; what lies outside the image is cut off."""
     height, width = image.shape[:2]
     left, top = max(0, x), max(0, y)
-    right, bottom = min(width, x + mask.shape[1]), min(height, y + mask.shape[0])
+    right, bottom = min(width, x + stamp.cover.shape[1]), min(height, y + stamp.cover.shape[0])
     if left >= right or top >= bottom:
         return
     part = image[top:bottom, left:right]
-    cover = mask[top - y : bottom - y, left - x : right - x] * np.float32(opacity)
-    plain = np.empty_like(part)
-    plain[:] = colour
-    part[:] = cv2.blendLinear(plain, part, cover, 1 - cover)
+    paint, cover, through = (piece[top - y : bottom - y, left - x : right - x] for piece in stamp)
+    part[:] = cv2.blendLinear(paint, part, cover, through)
+
+
+def draw_text(image: np.ndarray, text: str, height: int, x: int, y: int, colour: Colour) -> None:
+    """A line whose capitals are `height` pixels high, in place, its upper left corner at (x, y)."""
+    blend(image, _text_stamp(text, height, colour), x, y)
 
 
 def _panel(image: np.ndarray, rect: Rect, colour: Colour, opacity: float, radius: int) -> None:
     x, y, w, h = rect
     if w > 0 and h > 0:
-        blend(image, _rounded_mask(w, h, radius), x, y, colour, opacity)
+        blend(image, _panel_stamp(w, h, radius, colour, opacity), x, y)
 
 
 def _inside(x: int, y: int, w: int, h: int, frame: np.ndarray) -> Rect:
@@ -120,7 +149,7 @@ def draw_label(image: np.ndarray, rect: Rect, text: str, colour: Colour, size: i
     x, y, w, h = rect
     _panel(image, rect, colour, 0.95, size // 2)
     mask = text_mask(text, size)
-    blend(image, mask, x + (w - mask.shape[1]) // 2, y + (h - mask.shape[0]) // 2, INK)
+    draw_text(image, text, size, x + (w - mask.shape[1]) // 2, y + (h - mask.shape[0]) // 2, INK)
 
 
 def fitting_label(frame: np.ndarray, texts: Sequence[str], size: int) -> str | None:
@@ -128,28 +157,30 @@ def fitting_label(frame: np.ndarray, texts: Sequence[str], size: int) -> str | N
     return next((text for text in texts if text_mask(text, size).shape[1] + size <= frame.shape[1]), None)
 
 
-def bars_size(classes: Sequence[str], size: int) -> tuple[int, int]:
+@lru_cache(maxsize=16)
+def bars_size(classes: tuple[str, ...], size: int) -> tuple[int, int]:
     """Width and height of the panel of probability bars whose letters are `size` pixels high."""
     names = max(text_mask(name, size).shape[1] for name in classes)
     return names + 11 * size + text_mask("100%", size).shape[1], round((1.8 * len(classes) + 1) * size)
 
 
 @lru_cache(maxsize=16)
-def _plate(width: int, height: int, classes: tuple[str, ...], size: int) -> tuple[np.ndarray, np.ndarray]:
-    """The unchanging part of the bars, painted on black and on white: (h,w,3) float32 paint and (h,w,1) what shows
-    through, so that the result over a picture is paint + through · picture."""
+def _plate(width: int, height: int, classes: tuple[str, ...], size: int) -> Stamp:
+    """The unchanging part of the bars: painted on black and on white, which tells what shows through."""
     black, white = np.zeros((height, width, 3), np.uint8), np.full((height, width, 3), 255, np.uint8)
     for canvas in (black, white):
         _panel(canvas, (0, 0, width, height), INK, 0.78, size)
         for k, name in enumerate(classes):
             left, middle, length, thickness = _bar(width, height, classes, size, k)
-            blend(canvas, text_mask(name, size), size, middle - round(0.8 * size), DIM)
+            draw_text(canvas, name, size, size, middle - round(0.8 * size), DIM)
             _panel(canvas, (left, middle - thickness // 2, length, thickness), FAINT, 0.8, thickness // 2)
-    through = (white.astype(np.float32) - black).mean(2, keepdims=True) / 255
-    return black.astype(np.float32) + 0.5, through  # half a grey level, since the sum is cut to whole ones
+    through = (white.astype(np.float32) - black).mean(2) / 255
+    paint = black / np.maximum(1 - through, 1e-6)[..., None]
+    return Stamp(paint.round().clip(0, 255).astype(np.uint8), 1 - through, through)
 
 
-def _bar(width: int, height: int, classes: Sequence[str], size: int, k: int) -> tuple[int, int, int, int]:
+@lru_cache(maxsize=256)
+def _bar(width: int, height: int, classes: tuple[str, ...], size: int, k: int) -> tuple[int, int, int, int]:
     """Left end, middle line, length and thickness of bar k on a plate."""
     names, figures = (max(text_mask(t, size).shape[1] for t in some) for some in (classes, ("100%",)))
     left = size + names + size
@@ -160,16 +191,17 @@ def _bar(width: int, height: int, classes: Sequence[str], size: int, k: int) -> 
 def draw_bars(image: np.ndarray, rect: Rect, classes: Sequence[str], probabilities: np.ndarray, size: int) -> None:
     """One bar a class on a dark panel that lies inside the image, in place; the largest is written bright."""
     x, y, w, h = rect
-    paint, through = _plate(w, h, tuple(classes), size)
+    classes = tuple(classes)
+    blend(image, _plate(w, h, classes, size), x, y)
     part = image[y : y + h, x : x + w]
-    part[:] = (paint + through * part).astype(np.uint8)
     best = int(np.argmax(probabilities))
     for k, name in enumerate(classes):
         left, middle, length, thickness = _bar(w, h, classes, size, k)
-        figure = text_mask(f"{100 * probabilities[k]:.0f}%", size)
+        figure = f"{100 * probabilities[k]:.0f}%"
         if k == best:
-            blend(part, text_mask(name, size), size, middle - round(0.8 * size), PAPER)
-        blend(part, figure, w - size - figure.shape[1], middle - round(0.8 * size), PAPER if k == best else DIM)
+            draw_text(part, name, size, size, middle - round(0.8 * size), PAPER)
+        place = w - size - text_mask(figure, size).shape[1]
+        draw_text(part, figure, size, place, middle - round(0.8 * size), PAPER if k == best else DIM)
         filled = max(thickness if probabilities[k] > 0.005 else 0, round(length * float(probabilities[k])))
         _panel(part, (left, middle - thickness // 2, filled, thickness), colour_of(name), 1.0, thickness // 2)
 
@@ -243,7 +275,7 @@ def annotate(
         if text:
             labels.append((face, label_rect(frame, face.box, text, size), text))
     taken: list[Rect] = [face.box for face in faces] + [rect for _, rect, _ in labels]
-    width, height = bars_size(classes, small)
+    width, height = bars_size(tuple(classes), small)
     for face in sorted(faces, key=lambda face: -face.box[2] * face.box[3]):
         place = bars_rect(frame, face.box, width, height, taken, force=len(faces) == 1)
         if place:
@@ -264,4 +296,4 @@ def _draw_corner(image: np.ndarray, text: str, size: int, taken: Sequence[Rect])
     corners = [_inside(x, y, w, h, image) for x, y in ((right, gap), (gap, gap), (right, low), (gap, low))]
     spot = min(corners, key=lambda corner: sum(_common(corner, other) for other in taken))
     _panel(image, spot, INK, 0.7, size // 2)
-    blend(image, mask, spot[0] + (w - mask.shape[1]) // 2, spot[1] + (h - mask.shape[0]) // 2, PAPER)
+    draw_text(image, text, size, spot[0] + (w - mask.shape[1]) // 2, spot[1] + (h - mask.shape[0]) // 2, PAPER)

@@ -7,6 +7,7 @@ Kalal, Mikolajczyk, Matas 2010 (median flow), with their forward-backward check.
 from __future__ import annotations
 
 from collections.abc import Sequence
+from itertools import pairwise
 
 import cv2
 import numpy as np
@@ -37,8 +38,8 @@ class Flow:
         self._now: np.ndarray | None = None
         self._scale = np.ones(2, np.float32)
 
-    def look(self, frame: np.ndarray) -> None:
-        """Take in the next (H,W,3) BGR frame; one of another size begins anew."""
+    def look(self, frame: np.ndarray) -> bool:
+        """Take in the next (H,W,3) BGR frame; False where one of another size begins anew."""
         height, width = frame.shape[:2]
         shrink = min(1.0, self.side / max(height, width))
         size = (max(1, round(width * shrink)), max(1, round(height * shrink)))
@@ -47,21 +48,36 @@ class Flow:
         self._scale = np.array([size[0] / width, size[1] / height], np.float32)
         if self._before is not None and self._before.shape != self._now.shape:
             self._before = None
+        return self._before is not None
 
-    def forget(self) -> None:
-        self._before = self._now = None
+    @property
+    def picture(self) -> np.ndarray:
+        """The frame of the last look, small and grey."""
+        assert self._now is not None
+        return self._now
+
+    def through(self, pictures: Sequence[np.ndarray], box: Box) -> Box | None:
+        """A box of the first of these `picture`s, followed to the last; None where it was lost on the way."""
+        found: Box | None = box
+        for before, now in pairwise(pictures):
+            if found is not None:
+                (found,) = self._follow(before, now, [found])
+        return found
 
     def follow(self, boxes: Sequence[Box]) -> list[Box | None]:
         """Each box of the frame before, in this one; None where its points were lost."""
         if self._before is None or self._now is None or not boxes:
             return [None] * len(boxes)
+        return self._follow(self._before, self._now, boxes)
+
+    def _follow(self, before: np.ndarray, now: np.ndarray, boxes: Sequence[Box]) -> list[Box | None]:
         corners_N4 = np.array(boxes, np.float32)
         middles_N2 = (corners_N4[:, :2] + corners_N4[:, 2:] / 2) * self._scale
         sides_N2 = corners_N4[:, 2:] * self._scale
         points_NP2 = middles_N2[:, None] + _GRID * sides_N2[:, None]
         start = points_NP2.reshape(-1, 1, 2)
-        there, found = _flow(self._before, self._now, start)
-        back, returned = _flow(self._now, self._before, there)
+        there, found = _flow(before, now, start)
+        back, returned = _flow(now, before, there)
         miss = np.abs(back - start).max(-1).ravel()
         good_NP = ((found.ravel() == 1) & (returned.ravel() == 1) & (miss <= BACK)).reshape(len(boxes), -1)
         return [

@@ -16,6 +16,7 @@ from rich.console import Console
 
 from fer_nas.errors import InputError
 from fer_nas_live import classifier, correction, detectors, drawing, models, pictures, records, savers, sources, window
+from fer_nas_live.ahead import read_ahead
 from fer_nas_live.faces import Face
 from fer_nas_live.newest import newest_only
 from fer_nas_live.quiet import silence_libraries
@@ -112,7 +113,7 @@ def run(options: LiveOptions, out: Console, notes: Console) -> Summary:
         if options.records:
             record = records.Records(options.records, model.classes, recognizer.correction is not None)
             stack.callback(record.close)
-        source = newest_only(opened, lambda: stop.signal is not None)
+        source = newest_only(read_ahead(opened), lambda: stop.signal is not None)
         stack.callback(source.close)
         recognizer.schedule = schedule_for(source)
         show = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-FILE_EVERY = 5
+FILE_EVERY = 6
 """Files: every so many frames, whatever the machine, so that a run can be repeated."""
 LONGEST = 0.5
 """Seconds for which a face that enters a live picture may go unseen."""
@@ -29,13 +29,26 @@ class Schedule:
     detection: float = 0.0
     rest: float = 0.0
 
+    @property
+    def live(self) -> bool:
+        return self.budget is not None
+
+    @property
+    def last(self) -> bool:
+        """Whether the next frame is one to detect on."""
+        return self.since >= self.every - 1
+
     def due(self, following: int) -> bool:
         """Whether to detect on this frame, with `following` faces from the frame before."""
         self.since += 1
-        return self.since >= self.every or (not following and self.budget is None)
+        return self.since >= self.every or (not following and not self.live)
+
+    def began(self) -> None:
+        """A detection begins on this frame."""
+        self.since = 0
 
     def detected(self, seconds: float) -> None:
-        self.since = 0
+        """What a detection took."""
         self.detection = MEMORY * self.detection + (1 - MEMORY) * seconds if self.detection else seconds
         self._adapt()
 
@@ -45,6 +58,6 @@ class Schedule:
         self._adapt()
 
     def _adapt(self) -> None:
-        if self.budget is not None:
+        if self.budget:
             left = max(self.budget - self.rest, SHARE * self.budget)
             self.every = min(max(1, math.ceil(self.detection / left)), max(1, round(LONGEST / self.budget)))

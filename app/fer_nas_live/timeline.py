@@ -16,7 +16,7 @@ import cv2
 import numpy as np
 
 from fer_nas.errors import InputError
-from fer_nas_live.drawing import INK, blend, colour_of, text_mask
+from fer_nas_live.drawing import INK, colour_of, draw_text, text_mask
 from fer_nas_live.pictures import WRITABLE_ENDINGS, write_picture
 from fer_nas_live.records import FORMATS
 
@@ -134,12 +134,12 @@ def _legend(image: np.ndarray, classes: list[str]) -> None:
     for name in classes:
         cv2.rectangle(image, (x, GAP), (x + LETTERS, GAP + LETTERS), colour_of(name), -1)
         mask = text_mask(name, LETTERS)
-        blend(image, mask, x + 2 * LETTERS - 4, GAP - 3, INK)
+        draw_text(image, name, LETTERS, x + 2 * LETTERS - 4, GAP - 3, INK)
         x += mask.shape[1] + 4 * LETTERS
 
 
 def _band(image: np.ndarray, y: int, name: str, seen: Seen, classes: list[str], end: float) -> None:
-    blend(image, text_mask(name, LETTERS), MARGIN, y - round(1.7 * LETTERS), INK)
+    draw_text(image, name, LETTERS, MARGIN, y - round(1.7 * LETTERS), INK)
     for n, (time, label) in enumerate(zip(seen.times, seen.labels, strict=True)):
         after = seen.times[n + 1] if n + 1 < len(seen.times) else time
         left = _x(time, end)
@@ -160,8 +160,8 @@ def _axis(image: np.ndarray, end: float) -> None:
     for n in range(int(end / step(end)) + 1):
         x = _x(n * step(end), end)
         cv2.line(image, (x, y), (x, y + 5), INK, 1)
-        mask = text_mask(f"{n * step(end):g} s", LETTERS)
-        blend(image, mask, x - mask.shape[1] // 2, y + 8, INK)
+        text = f"{n * step(end):g} s"
+        draw_text(image, text, LETTERS, x - text_mask(text, LETTERS).shape[1] // 2, y + 8, INK)
 
 
 def step(end: float) -> float:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
@@ -19,7 +19,8 @@ HELD = 0.1
 
 @dataclass
 class Track:
-    """A face followed over frames: its last box, its smoothed probabilities, when it was first and last seen.
+    """A face followed over frames: its last box, its smoothed probabilities, when it was first and last seen, and when
+    it was last classified.
 
     `score` is the detector's last one, `missed` how many detections in a row should have found it and did not,
     `label` the index of the class that is shown; `rest` and `rests` sum up its face at rest (correction.py).
@@ -30,6 +31,7 @@ class Track:
     probabilities: np.ndarray
     since: float
     seen: float
+    classified: float
     score: float = 1.0
     missed: int = 0
     label: int = 0
@@ -58,10 +60,14 @@ class Tracker:
     tracks: list[Track] = field(default_factory=list)
     next_id: int = 1
 
-    def match(self, boxes: Sequence[Box], time: float) -> list[Track | None]:
-        """The known face of each box at `time`, the pairs that overlap most first; None for a new one."""
+    def match(self, boxes: Sequence[Box], time: float, places: Mapping[int, Box] | None = None) -> list[Track | None]:
+        """The known face of each box at `time`, the pairs that overlap most first; None for a new one.
+
+        places: track → its box, where the boxes are of an earlier frame; the last box for those that it leaves out.
+        """
         self.tracks = [track for track in self.tracks if time - track.seen <= FORGET_AFTER]
-        pairs = [(overlap(track.box, box), t, b) for t, track in enumerate(self.tracks) for b, box in enumerate(boxes)]
+        there = [(places or {}).get(track.id, track.box) for track in self.tracks]
+        pairs = [(overlap(place, box), t, b) for t, place in enumerate(there) for b, box in enumerate(boxes)]
         pairs = sorted((pair for pair in pairs if pair[0] >= SAME_FACE), key=lambda pair: (-pair[0], pair[2], pair[1]))
         found: list[Track | None] = [None] * len(boxes)
         taken: set[int] = set()
@@ -74,26 +80,30 @@ class Tracker:
     def update(
         self,
         boxes: Sequence[Box],
-        probabilities_NK: np.ndarray,
+        probabilities_NK: Sequence[np.ndarray | None],
         time: float,
         known: Sequence[Track | None] | None = None,
     ) -> list[Track]:
         """The tracks of one frame's faces, in the order of `boxes`; `time` in seconds.
 
+        probabilities_NK: None for a known face that was not classified on this frame.
         known: whose box each is, where that is settled; without it they are matched by overlap.
         """
         known = self.match(boxes, time) if known is None else known
         current = []
         for box, new, track in zip(boxes, probabilities_NK, known, strict=True):
             if track is None:
-                track = Track(self.next_id, box, new.copy(), time, time, label=int(np.argmax(new)))
+                assert new is not None
+                track = Track(self.next_id, box, new.copy(), time, time, time, label=int(np.argmax(new)))
                 self.next_id += 1
                 self.tracks.append(track)
             else:
-                share = 1.0
-                if self.smoothing > 0:
-                    share = 1 - math.exp(-max(0.0, time - track.seen) / self.smoothing)
-                track.probabilities = track.probabilities + share * (new - track.probabilities)
+                if new is not None:
+                    share = 1.0
+                    if self.smoothing > 0:
+                        share = 1 - math.exp(-max(0.0, time - track.classified) / self.smoothing)
+                    track.probabilities = track.probabilities + share * (new - track.probabilities)
+                    track.classified = time
                 track.box, track.seen = box, time
             current.append(track)
         return current

@@ -32,7 +32,9 @@ def metadata(loaded, **extra) -> ModelMetadata:
 
 
 def track(probabilities, since=0.0):
-    return Track(id=1, box=(0, 0, 9, 9), probabilities=np.array(probabilities), since=since, seen=since)
+    return Track(
+        id=1, box=(0, 0, 9, 9), probabilities=np.array(probabilities), since=since, seen=since, classified=since
+    )
 
 
 def test_a_prior_is_bayes_rule(loaded):
