@@ -12,17 +12,6 @@ from fer_nas.errors import InputError
 
 T = TypeVar("T")
 
-TUNABLE: dict[str, tuple[float, float]] = {
-    "dropout": (0.0, 0.75),
-    "drop_path": (0.0, 0.5),
-    "erase": (0.0, 0.9),
-    "rotate": (0.0, 45.0),
-    "shift": (0.0, 0.3),
-    "brightness": (0.0, 0.6),
-    "label_smoothing": (0.0, 0.5),
-}
-"""What `fer-nas search --tune` knows, by TrainConfig's names, and between which values; beyond, a face is lost."""
-
 
 def flat_fields(config: Any) -> dict[str, tuple[tuple[str, ...], Field[Any], Any]]:
     """Option name → (path into the nested configuration, field, type) for every leaf field of `config`."""
