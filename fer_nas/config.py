@@ -196,6 +196,23 @@ class ResponseConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class TuningConfig:
+    """Training hyperparameters that a search learns beside the architecture."""
+
+    tune: str | None = _f(
+        None,
+        "Best responses: tune training hyperparameters in the same run, separated by commas: dropout (0 to 0.75), "
+        "drop_path (to 0.5, in the plain form), erase (0.9), rotate (45), shift (0.3), brightness (0.6), "
+        "label_smoothing (0.5). They start at their setting, act on the weights' steps alone, while λ's images stay as "
+        "they are, and become the recipe in genotype.json, which fer-nas train takes.",
+    )
+    tune_rate: float = _f(0.01, "Rate of Adam for the tuned hyperparameters; they have no weight decay.", low=0)
+    tune_sigma: float = _f(
+        0.5, "Standard deviation of their perturbation at the start, before they are bounded.", low=1e-6
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SearchConfig:
     """`fer-nas search`: the defaults are the published settings (Liu et al. 2019), preset `paper`."""
 
@@ -204,6 +221,7 @@ class SearchConfig:
     network: NetworkConfig = NetworkConfig()
     arch: ArchConfig = ArchConfig()
     response: ResponseConfig = ResponseConfig()
+    tuning: TuningConfig = TuningConfig()
     weights: WeightsConfig = WeightsConfig()
     augment: AugmentConfig = AugmentConfig()
 
@@ -305,7 +323,7 @@ class TuneConfig:
     trial_epochs: int = _f(10, "random, bayes: epochs of each training.", low=1)
 
 
-_STN = ("darts-stn", "darts-delta-stn")
+_STN = TUNING_METHODS = ("darts-stn", "darts-delta-stn")
 _LEARNING = tuple(name for name in SEARCH_METHODS if name != "random")
 READ_BY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("max_skips", "stable_epochs", "auxiliary_skip"), _LEARNING),
@@ -318,6 +336,7 @@ READ_BY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("response", "response_input", "response_reads", "response_start", "response_rate"), _STN),
     **dict.fromkeys(("sigma", "learn_sigma", "entropy_weight", "pairs"), _STN),
     "linearize": ("darts-delta-stn",),
+    **dict.fromkeys(("tune_rate", "tune_sigma"), ("--tune",)),
 }
 """Settings of a search that only some methods and spaces read; for the others they are refused."""
 IN_PLACE_OF = {"p-darts": {"layers": "stage_layers", "warmup_epochs": "stage_warmup"}}

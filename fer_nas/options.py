@@ -24,6 +24,7 @@ PANELS = {
     "network": "Network",
     "arch": "Architecture parameters",
     "response": "Response of the weights to λ",
+    "tuning": "Training hyperparameters beside the architecture",
     "augment": "Augmentation",
     "recipe": "Recipe",
 }

@@ -7,7 +7,15 @@ from collections.abc import Iterable, Mapping
 from dataclasses import Field, asdict, fields, is_dataclass, replace
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from fer_nas.config import IN_PLACE_OF, PAPER_OF_SPACE, READ_BY, SEARCH_PRESETS, SearchConfig
+from fer_nas.artifacts import TUNABLE
+from fer_nas.config import (
+    IN_PLACE_OF,
+    PAPER_OF_SPACE,
+    READ_BY,
+    SEARCH_PRESETS,
+    TUNING_METHODS,
+    SearchConfig,
+)
 from fer_nas.errors import InputError
 
 T = TypeVar("T")
@@ -77,13 +85,37 @@ def search_config(preset: str, given: dict[str, Any]) -> SearchConfig:
     space = given.get("space")
     own = SEARCH_PRESETS["paper"] | PAPER_OF_SPACE.get(str(space), {})
     config = build(SearchConfig, SEARCH_PRESETS | {"paper": own}, preset, given)
-    refuse_unread(given, READ_BY, (config.arch.method, config.arch.space))
+    switched_on = ["--tune"] if tuned_names(config) else []
+    refuse_unread(given, READ_BY, (config.arch.method, config.arch.space, *switched_on))
     for name, instead in IN_PLACE_OF.get(config.arch.space, {}).items():
         if name in given:
             raise InputError(
                 f"--{name.replace('_', '-')} is not read by {config.arch.space}; give --{instead.replace('_', '-')}"
             )
     return config
+
+
+def tuned_names(config: SearchConfig) -> tuple[str, ...]:
+    """What --tune names, in TUNABLE's order; InputError for an unknown or doubled name, or a method that cannot."""
+    if config.tuning.tune is None:
+        return ()
+    names = [name.strip() for name in config.tuning.tune.split(",")]
+    for name in names:
+        if name not in TUNABLE:
+            raise InputError(f"--tune: {name!r} is none of {', '.join(TUNABLE)}")
+        if names.count(name) > 1:
+            raise InputError(f"--tune names {name} twice")
+    if config.arch.method not in TUNING_METHODS:
+        raise InputError(
+            f"--tune: {config.arch.method} has no gradient of hyperparameters that act in the training loss alone, and "
+            f"there by random numbers; choose --method {' or '.join(TUNING_METHODS)}"
+        )
+    return tuple(name for name in TUNABLE if name in names)
+
+
+def recipe_settings(recipe: Mapping[str, float], given: Mapping[str, Any]) -> dict[str, float]:
+    """What of a genotype's recipe a training takes: all that no option says otherwise."""
+    return {name: value for name, value in recipe.items() if name not in given}
 
 
 def refuse_unread(given: Iterable[str], read_by: Mapping[str, tuple[str, ...]], chosen: Iterable[str]) -> None:

@@ -35,6 +35,7 @@ OPTIONS = {
     "--arch-every --terms --adjoint-rate --adjoint-damping --adjoint-every --response --response-clip "
     "--response-input --response-reads --response-start --response-rate --sigma --learn-sigma --no-learn-sigma "
     "--entropy-weight --pairs --no-pairs --linearize --no-linearize "
+    "--tune --tune-rate --tune-sigma "
     f"--warmup-epochs {RUN} {DATA} {NETWORK} {SGD} {AUGMENT}",
     "train": "GENOTYPE --preset --out --resume --nesterov --no-nesterov --warmup-epochs --label-smoothing "
     "--drop-path --dropout --auxiliary --no-auxiliary --auxiliary-weight --ema --progressive --mixed-precision "
