@@ -66,7 +66,18 @@ class Classifier:
 
 
 def _run(session: onnxruntime.InferenceSession, images_NCSS: np.ndarray) -> np.ndarray:
+    if session.get_providers()[0] != PROVIDERS["cpu"]:
+        return _run_bound(session, images_NCSS)
     return session.run([session.get_outputs()[0].name], {session.get_inputs()[0].name: images_NCSS})[0]
+
+
+def _run_bound(session: onnxruntime.InferenceSession, images_NCSS: np.ndarray) -> np.ndarray:
+    """The same by I/O binding: on a GPU the answer stays there until it is whole, and one copy brings it back."""
+    binding = session.io_binding()
+    binding.bind_cpu_input(session.get_inputs()[0].name, np.ascontiguousarray(images_NCSS))
+    binding.bind_output(session.get_outputs()[0].name)
+    session.run_with_iobinding(binding)
+    return binding.copy_outputs_to_cpu()[0]
 
 
 def load(path: Path, provider: str = "auto") -> Classifier:

@@ -151,3 +151,12 @@ def test_models_are_found_in_both_places(tmp_path, monkeypatch, model):
     models.default_model().unlink()
     with pytest.raises(InputError, match="--model FILE"):
         models.default_model()
+
+
+def test_io_binding_answers_what_a_plain_run_does(model, crops):
+    """The way of CUDA and TensorRT, on the CPU provider; a transposed batch is one that is not contiguous."""
+    session = classifier.load(model, "cpu").session
+    images = np.stack(crops)
+    turned = np.ascontiguousarray(images.transpose(0, 1, 3, 2)).transpose(0, 1, 3, 2)
+    for batch in (images, turned, images[:1]):
+        assert np.array_equal(classifier._run_bound(session, batch), classifier._run(session, batch))
