@@ -24,7 +24,8 @@ from fer_nas.config import (
 )
 from fer_nas.errors import InputError
 from fer_nas.options import OneLineErrors, OutOption, ResumeOption, configured, flag, guarded
-from fer_nas.settings import build, override, refuse_unread, search_config
+from fer_nas.progress import say
+from fer_nas.settings import build, override, recipe_settings, refuse_unread, search_config
 
 app = typer.Typer(
     cls=OneLineErrors,
@@ -190,11 +191,20 @@ def train(
     preset: PresetOption = None,
     out: OutOption = None,
     resume: ResumeOption = None,
+    recipe: Annotated[
+        bool,
+        typer.Option(
+            "--recipe/--no-recipe",
+            help="Take the training hyperparameters that a search tuned (--tune) from its genotype.json; options that "
+            "are given go before them.",
+        ),
+    ] = True,
 ) -> None:
     """Train a genotype's network: validation chooses the epoch, the test split is read once at the end."""
     config = None
     if resume is not None:
-        _refuse_with_resume(settings, ("--out", out), ("--preset", preset), ("GENOTYPE", genotype))
+        others = ("GENOTYPE", genotype), ("--no-recipe", None if recipe else True)
+        _refuse_with_resume(settings, ("--out", out), ("--preset", preset), *others)
         RunFolder.open(resume)
     elif genotype is None:
         raise InputError("give a genotype: a genotype.json, a search's run folder, or a name such as DARTS_V2")
@@ -211,7 +221,13 @@ def train(
             assert resume is not None
             folder, report = resume_train(resume, notes)
         else:
-            folder, report = run_train(config, find(genotype), out, notes)
+            found = find(genotype)
+            taken = recipe_settings(found.recipe, settings) if recipe else {}
+            if taken:
+                config = build(TrainConfig, TRAIN_PRESETS, preset or DEFAULT_PRESET, taken | settings)
+                told = ", ".join(f"{name} {value:.3g}" for name, value in taken.items())
+                say(notes, f"note: recipe of {found.name}: {told}; --no-recipe leaves it out")
+            folder, report = run_train(config, found, out, notes)
         if parallel.number():
             return
     _print_report(report)

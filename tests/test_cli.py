@@ -6,6 +6,7 @@ import json
 import shutil
 import signal
 from collections.abc import Callable
+from dataclasses import replace
 from pathlib import Path
 
 import onnx
@@ -211,6 +212,24 @@ def test_wrong_genotypes(tmp_path: Path) -> None:
     assert_refused(fer_nas("train", tmp_path / "g.json", *TRAIN), "unknown operation max_pool_9x9", "max_pool_3x3")
     assert_refused(fer_nas("train", tmp_path, *TRAIN), "no genotype.json in this folder")
     assert_refused(fer_nas("train", *TRAIN), "give a genotype")
+
+
+def test_training_takes_the_recipe_of_its_genotype(cases: Path, tmp_path: Path) -> None:
+    """By default; an option goes before it, and --no-recipe leaves the preset's values."""
+    tuned = replace(find("DARTS_V2"), recipe={"dropout": 0.25, "rotate": 12.5, "label_smoothing": 0.1})
+    tuned.save(tmp_path / "g.json")
+    words = ["train", tmp_path / "g.json", *TRAIN, "--data", cases / "fer.csv", "--rotate", 3]
+    wanted = {"taken": (0.25, 3.0, 0.1), "left": (0.0, 3.0, 0.0)}
+    for name, more in (("taken", ()), ("left", ("--no-recipe",))):
+        result = fer_nas(*words, "--out", tmp_path / name, *more)
+        assert result.exit_code == 0, result.stderr
+        config = json.loads((tmp_path / name / "config.json").read_text())["config"]
+        found = config["recipe"]["dropout"], config["augment"]["rotate"], config["recipe"]["label_smoothing"]
+        assert found == wanted[name]
+        note = "note: recipe of DARTS_V2: dropout 0.25, label_smoothing 0.1; --no-recipe leaves it out"
+        assert (note in result.stderr) == (name == "taken")
+        assert GenotypeFile.load(tmp_path / name / "genotype.json").recipe == tuned.recipe
+    assert_refused(fer_nas("train", "--resume", tmp_path / "taken", "--no-recipe"), "leave out --no-recipe")
 
 
 def test_wrong_models(searched: tuple[Path, Result], cases: Path, tmp_path: Path) -> None:

@@ -37,7 +37,7 @@ OPTIONS = {
     "--entropy-weight --pairs --no-pairs --linearize --no-linearize "
     "--tune --tune-rate --tune-sigma "
     f"--warmup-epochs {RUN} {DATA} {NETWORK} {SGD} {AUGMENT}",
-    "train": "GENOTYPE --preset --out --resume --nesterov --no-nesterov --warmup-epochs --label-smoothing "
+    "train": "GENOTYPE --preset --out --resume --recipe --no-recipe --nesterov --no-nesterov --warmup-epochs --label-smoothing "
     "--drop-path --dropout --auxiliary --no-auxiliary --auxiliary-weight --ema --progressive --mixed-precision "
     f"--no-mixed-precision --initialize-from {RUN} {DATA} {NETWORK} {SGD} {AUGMENT}",
     "tune": "--out --resume --methods --budget --clock --seeds --seed --device --threads --problem --hyperparameters "

@@ -65,6 +65,10 @@ def test_ctrl_c_within_an_import(caught: str, tmp_path: Path) -> None:
         (["search", "--terms", "3"], "--terms is read by implicit only; leave it out"),
         (["search", "--method", "darts-stn", "--temperature", "3"], "--temperature is read by gdas only; leave it out"),
         (["search", "--method", "darts-stn", "--linearize"], "--linearize is read by darts-delta-stn only"),
+        (["search", "--tune", "dropout"], "--tune: darts-1st has no gradient of hyperparameters"),
+        (["search", "--method", "darts-stn", "--tune", "sleep"], "--tune: 'sleep' is none of dropout, drop_path"),
+        (["search", "--method", "darts-stn", "--tune", "erase,erase"], "--tune names erase twice"),
+        (["search", "--method", "darts-stn", "--tune-rate", "1"], "--tune-rate is read by --tune only; leave it out"),
         (["tune", "--methods", "stn, random", "--neumann-terms", "3"], "--neumann-terms is read by neumann only"),
         (["tune", "--wrong-labels", "0.1"], "--wrong-labels is read by examples only"),
     ],
@@ -88,5 +92,6 @@ def test_wrong_settings_are_refused_before_torch_is_loaded(words: list[str], tex
 def test_who_reads_an_option_exists() -> None:
     search, tune = (set(flat_fields(config)) for config in (SearchConfig, TuneConfig))
     assert set(READ_BY) <= search and set(TUNE_READ_BY) <= tune
-    assert {name for names in READ_BY.values() for name in names} <= {*SEARCH_METHODS, *SPACES}
+    options = {f"--{name.replace('_', '-')}" for name in search}
+    assert {name for names in READ_BY.values() for name in names} <= {*SEARCH_METHODS, *SPACES, *options}
     assert {name for names in TUNE_READ_BY.values() for name in names} <= {*RIVALS, *FAMILIES}
