@@ -143,12 +143,16 @@ class EpochLoop(ABC):
             self.wrap_up(row)
             self.folder.append_metrics(row)
         table.add(row)
-        self.set_progress(self.epoch + 1, 0, 0.0, 0.0)
+        self.next_epoch()
         if self.first:
             self.save()
 
     def wrap_up(self, row: dict[str, Any]) -> None:  # noqa: B027
         """Write what else the epoch leaves behind; its row may be added to."""
+
+    def next_epoch(self) -> None:
+        """Between the record of an epoch and its checkpoint."""
+        self.set_progress(self.epoch + 1, 0, 0.0, 0.0)
 
     def run_epochs(self) -> None:
         """From where the run stands to its last epoch."""

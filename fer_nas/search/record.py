@@ -1,10 +1,30 @@
-"""What a search writes down of its hypergradient."""
+"""What a search shows of an epoch, and what it writes down of its hypergradient."""
 
 from __future__ import annotations
 
 import torch
 
 from fer_nas.bilevel.protocol import Hypergradient
+from fer_nas.progress import Columns, number, percent, seconds
+
+
+def share(value: float | None) -> str:
+    """Of the response and the direct term; – where nothing responds."""
+    return "–" if value is None else f"{value:.2f}"
+
+
+COLUMNS: Columns = {
+    "epoch": ("epoch", str),
+    "train_loss": ("train loss", number),
+    "val_loss": ("val loss", number),
+    "val_accuracy": ("val accuracy", percent),
+    "arch_entropy": ("λ entropy", number),
+    "response_ratio": ("|resp|/|dir|", share),
+    "response_cosine": ("cos", share),
+    "skips_normal": ("skips n", str),
+    "skips_reduce": ("skips r", str),
+    "seconds": ("time", seconds),
+}
 
 
 class ResponseRecord:

@@ -16,17 +16,16 @@ from torch import Tensor
 
 import fer_nas
 from fer_nas import parallel
-from fer_nas.artifacts import Genotype, GenotypeFile, RunFolder, read_json, write_json
+from fer_nas.artifacts import GenotypeFile, RunFolder, read_json, write_json
 from fer_nas.config import SearchConfig
 from fer_nas.data import batches
 from fer_nas.data.split import DataSet
 from fer_nas.errors import FerNasError, InputError
 from fer_nas.loop import EpochLoop, new_folder, prepare, prepare_again
-from fer_nas.progress import Columns, number, percent, say, seconds
+from fer_nas.progress import say
 from fer_nas.report.pictures import draw_cells, draw_curves
 from fer_nas.runtime import (
     choose_device,
-    cosine,
     describe_device,
     enough_memory,
     fits_checkpoint,
@@ -36,36 +35,17 @@ from fer_nas.runtime import (
     require_finite,
     save_checkpoint,
 )
+from fer_nas.search.found import draw, genotype_file
 from fer_nas.search.methods import METHODS
-from fer_nas.search.random_cells import draw_genotype
-from fer_nas.search.record import ResponseRecord
+from fer_nas.search.record import COLUMNS, ResponseRecord
 from fer_nas.search.stable import StableRanking
-from fer_nas.search.state import build, validate
+from fer_nas.search.stages import Stage, max_skips, plan, strongest
+from fer_nas.search.state import State, build, validate
 from fer_nas.settings import from_dict, to_dict
 from fer_nas.space.decode import count_skips, decode
 from fer_nas.space.relax import entropy
-from fer_nas.space.variants import find_space
 
 COLLAPSED = 5  # skip connections of a normal cell's eight edges that are told of
-
-
-def share(value: float | None) -> str:
-    """Of the response and the direct term; – where nothing responds."""
-    return "–" if value is None else f"{value:.2f}"
-
-
-COLUMNS: Columns = {
-    "epoch": ("epoch", str),
-    "train_loss": ("train loss", number),
-    "val_loss": ("val loss", number),
-    "val_accuracy": ("val accuracy", percent),
-    "arch_entropy": ("λ entropy", number),
-    "response_ratio": ("|resp|/|dir|", share),
-    "response_cosine": ("cos", share),
-    "skips_normal": ("skips n", str),
-    "skips_reduce": ("skips r", str),
-    "seconds": ("time", seconds),
-}
 
 
 class Search(EpochLoop):
@@ -91,8 +71,7 @@ class Search(EpochLoop):
             parallel.refuse_small_batches(batches.bounds(len(half), size))
         steps = min(batches.steps(len(half), size) for half in (self.weights_split, self.arch_split))
         super().__init__(config.run, folder, console, device, steps)
-        # A preset's warm-up must not swallow a search of fewer epochs: λ would stay at its random start.
-        self.warmup = min(config.arch.warmup_epochs, config.run.epochs - 1)
+        self.stages = plan(config)
         self.stable = StableRanking(config.arch.stable_epochs)
         self.warned = False  # of skip connections
         self.seconds_before = 0.0  # spent in the epochs before this one
@@ -108,15 +87,47 @@ class Search(EpochLoop):
         file = self.folder / "checkpoint.pt"
         if file.exists():
             saved = load_checkpoint(file)
-            self.state.restore(saved, file)
             with fits_checkpoint(file):
                 *progress, self.seconds_before = saved["progress"]
                 self.set_progress(*progress)
+                if self.number:
+                    self.state = self.stage_state(saved["kept"])
+            self.state.restore(saved, file)
+            with fits_checkpoint(file):
                 self.response.sums.copy_(saved["response"])
                 self.stable.load_state(saved["stable"])
             self.ended = self.stable.reached
         if self.first:
             self.folder.keep_epochs(self.epoch - 1)
+
+    @property
+    def number(self) -> int:
+        """Which stage the current epoch belongs to, from 0."""
+        return sum(stage.last < self.epoch for stage in self.stages[:-1])
+
+    @property
+    def stage(self) -> Stage:
+        return self.stages[self.number]
+
+    def stage_state(self, kept: dict[str, Tensor]) -> State:
+        """The start of the stage that the current epoch belongs to."""
+        return build(self.config, self.dataset, self.device, number=self.number, kept=kept)
+
+    def next_epoch(self) -> None:
+        """With a stage's last epoch the next stage starts, over the operations that were strongest."""
+        number = self.number
+        super().next_epoch()
+        if self.number == number:
+            return
+        task, stage, before = self.state.task, self.stage, self.state.task.supernet.kept
+        kept = {
+            kind: strongest(part, None if before is None else before[kind], stage.operations)
+            for kind, part in task.mixtures(self.state.arch.detach()).items()
+        }
+        self.state = self.stage_state(kept)
+        place = f"stage {self.number + 1} of {len(self.stages)}"
+        cells = f"{stage.layers} cell{'s' if stage.layers > 1 else ''}"
+        say(self.console, f"{place}: {cells}, {stage.operations} operations of each edge")
 
     def save(self) -> None:
         progress = [*self.progress(), self.seconds_before]
@@ -126,11 +137,12 @@ class Search(EpochLoop):
 
     def start_epoch(self) -> Iterator[Any]:
         """Pairs of batches: images for w, images for λ."""
-        run, w = self.config.run, self.config.weights
-        rate = cosine(w.learning_rate, w.learning_rate_min, (self.epoch - 1) / run.epochs)
-        self.state.set_learning_rate(rate)
-        arch, done = self.config.arch, (self.epoch - 1) / max(1, run.epochs - 1)
-        self.state.task.temperature = arch.temperature + done * (arch.temperature_min - arch.temperature)
+        run, w, arch, stage, task = self.config.run, self.config.weights, self.config.arch, self.stage, self.state.task
+        self.state.set_learning_rate(stage.learning_rate(self.epoch, w.learning_rate, w.learning_rate_min))
+        passed = stage.passed(self.epoch)
+        task.temperature = arch.temperature + passed * (arch.temperature_min - arch.temperature)
+        task.auxiliary = arch.auxiliary_skip * (1 - passed)
+        task.skip_dropout = stage.dropout(self.epoch)
         return zip(
             *(
                 map(
@@ -152,7 +164,7 @@ class Search(EpochLoop):
         (train, val), state, w = batch, self.state, self.config.weights
         state.task.sample(generator(self.config.run.seed, self.epoch, self.step, "gumbel"))
         weights = state.task.weights()
-        if self.epoch > self.warmup and self.step % self.config.response.arch_every == 0:
+        if self.stage.learns(self.epoch) and self.step % self.config.response.arch_every == 0:
             step = state.inner_step(w.momentum, w.weight_decay)
             found = state.method.hypergradient(state.task, weights, state.arch, train, val, step)  # type: ignore[arg-type]
             self.response.add(found)
@@ -175,7 +187,7 @@ class Search(EpochLoop):
         val_loss, val_accuracy = validate(state, self.val_split, self.config.run.batch_size)
         require_finite(val_loss, f"epoch {self.epoch}, validation")
         mixtures = state.task.mixtures(state.arch.detach())
-        if self.epoch > self.warmup:
+        if self.stage is self.stages[-1] and self.stage.learns(self.epoch):
             self.stable.look(mixtures, state.task.space)
             self.ended = parallel.any_of(self.stable.reached, self.device)
         genotype = decode(mixtures, state.task.space)
@@ -206,7 +218,7 @@ class Search(EpochLoop):
         self.seconds_before += row["seconds"]
         row["gpu_days"] = self.seconds_before / 86400 if self.device.type == "cuda" else 0.0
         task = self.state.task
-        found = decode(task.mixtures(self.state.arch.detach()), task.space, self.config.arch.max_skips)
+        found = decode(task.mixtures(self.state.arch.detach()), task.space, max_skips(self.config))
         source = {
             "epochs": self.epoch,
             "val_accuracy": row["val_accuracy"],
@@ -218,12 +230,14 @@ class Search(EpochLoop):
         genotype_file(self.config, self.dataset, found, source).save(self.folder / "genotype.json")
 
     def run(self) -> None:
-        planned, epochs = self.config.arch.warmup_epochs, self.config.run.epochs
-        if self.warmup < planned:
+        arch, epochs = self.config.arch, self.config.run.epochs
+        planned = arch.stage_warmup if self.state.task.space.staged else arch.warmup_epochs
+        short = min(self.stages, key=lambda stage: stage.warmup)
+        if short.warmup < planned:
             say(
                 self.console,
-                f"note: λ is frozen for {self.warmup} of {epochs} epochs; a warm-up of {planned} would leave it none "
-                "to move in",
+                f"note: λ is frozen for {short.warmup} of {short.last - short.first + 1} epochs; a warm-up of "
+                f"{planned} would leave it none to move in",
             )
         self.run_epochs()
         if self.ended:
@@ -240,34 +254,13 @@ class Search(EpochLoop):
             draw_curves(self.folder.metrics(), self.folder / "curves.png")
 
 
-def genotype_file(config: SearchConfig, dataset: DataSet, genotype: Genotype, source: dict[str, Any]) -> GenotypeFile:
-    arch = config.arch
-    space = find_space(arch.space, arch.operations)
-    return GenotypeFile(
-        genotype=genotype,
-        name=f"{arch.method}-{dataset.name}",
-        space=arch.space,
-        method=arch.method,
-        dataset=dataset.name,
-        labels=dataset.labels,
-        seed=config.run.seed,
-        source=source | {"operations": list(space.operations)},
-    )
-
-
-def draw(config: SearchConfig, folder: RunFolder, dataset: DataSet) -> None:
-    """`--method random`: a cell drawn by the seed."""
-    space = find_space(config.arch.space, config.arch.operations)
-    genotype = draw_genotype(space, generator(config.run.seed, "cells"))
-    genotype_file(config, dataset, genotype, {}).save(folder / "genotype.json")
-    draw_cells(genotype, folder / "cells.png")
-
-
 def search(config: SearchConfig, out: Path | None, console: Console) -> RunFolder:
     """A new search in a new folder."""
+    learns = METHODS[config.arch.method].make is not None
+    if learns:
+        plan(config)  # wrong settings are told before the images are read
     dataset = prepare(config.run, config.data, out, console)
     folder = new_folder(out, config.arch.method)
-    learns = METHODS[config.arch.method].make is not None
     try:
         with enough_memory():
             run = Search(config, folder, dataset, console) if learns else None

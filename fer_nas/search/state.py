@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ from fer_nas.data.split import DataSet, Split
 from fer_nas.errors import InputError
 from fer_nas.runtime import fits_checkpoint, generator
 from fer_nas.search.methods import FEATURE_SCALE, METHODS, form, needs_plain_form
+from fer_nas.search.stages import plan
 from fer_nas.space.supernet import Supernet
 from fer_nas.space.variants import find_space
 from fer_nas.tasks.cells import CellSearch, responsive
@@ -66,6 +67,7 @@ class State:
             "kind": "search",
             "weights": {name: w.detach() for name, w in self.task.weights().items()},
             "arch": self.arch.detach(),
+            "kept": self.task.supernet.kept or {},
             "weights_optimizer": self.weights_optimizer.state_dict(),
             "arch_optimizer": self.arch_optimizer.state_dict(),
             "method": self.method.state() if isinstance(self.method, Stateful) else {},
@@ -85,9 +87,20 @@ class State:
                 self.method.load_state({name: value.to(self.arch.device) for name, value in saved["method"].items()})
 
 
-def build(config: SearchConfig, dataset: DataSet, device: torch.device) -> State:
-    torch.manual_seed(config.run.seed)
+def build(
+    config: SearchConfig,
+    dataset: DataSet,
+    device: torch.device,
+    *,
+    number: int = 0,
+    kept: dict[str, Tensor] | None = None,
+) -> State:
+    """What a search starts with, or stage `number` of it, over the operations `kept`."""
+    seed = config.run.seed
+    stage, again = plan(config)[number], (number,) if number else ()
+    torch.manual_seed(generator(seed, "weights", number).initial_seed() if number else seed)
     space = find_space(config.arch.space, config.arch.operations)
+    space = replace(space, auxiliary=config.arch.auxiliary_skip > 0)
     mean, std = dataset.train.channel_statistics()
     supernet = Supernet(
         space,
@@ -95,10 +108,11 @@ def build(config: SearchConfig, dataset: DataSet, device: torch.device) -> State
         c_in=dataset.channels,
         image_size=dataset.image_size,
         channels=config.network.channels,
-        layers=config.network.layers,
+        layers=stage.layers,
         stem=config.network.stem,
         mean=mean,
         std=std,
+        kept=kept,
     )
     row, wanted = METHODS[config.arch.method], config.arch.form
     if row.make is None:
@@ -115,6 +129,13 @@ def build(config: SearchConfig, dataset: DataSet, device: torch.device) -> State
                 "cannot; use --form plain"
             )
         wanted = "plain"
+    if any(one.skip_dropout for one in plan(config)) and wanted == "fast":
+        raise InputError(
+            "--form fast: it has no dropout of skip connections, which p-darts has; use --form plain, or give "
+            "--skip-dropout a zero for each stage"
+        )
+    if stage.skip_dropout:
+        wanted = "plain"
     supernet = supernet.to(device).to(memory_format=torch.channels_last)
     learner = None
     if row.response:
@@ -124,10 +145,10 @@ def build(config: SearchConfig, dataset: DataSet, device: torch.device) -> State
             CellSearch(supernet, space).layout,
             by_cell=chosen.response_reads == "cell",
             rescale_std=chosen.response_start,
-            generator=generator(config.run.seed, "response"),
+            generator=generator(seed, "response", *again),
         )
     task = CellSearch(supernet, space, wanted, learner=learner)
-    arch = task.initial_hyper(generator(config.run.seed, "arch")).to(device).requires_grad_()
+    arch = task.initial_hyper(generator(seed, "arch", *again)).to(device).requires_grad_()
     w, a = config.weights, config.arch
     return State(
         task=task,

@@ -7,7 +7,7 @@ that the same generator state at two pairs of rates gives the same draws. Shapes
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -38,7 +38,7 @@ class Disturbance:
     skips: dropout behind skip connections, where there is one.
     """
 
-    generator: torch.Generator
+    generator: torch.Generator = field(default_factory=torch.Generator)
     dropout: float = 0.0
     drop_path: float = 0.0
     skips: SkipDropout | None = None

@@ -83,6 +83,7 @@ class Supernet(nn.Module):
     ) -> None:
         """kept: by kind of cell, (E, O) bool: the operations that there are on each edge; all where not given."""
         super().__init__()
+        self.kept = kept
         self.normalize = Normalize(mean or (127.5,) * c_in, std or (127.5,) * c_in)
         self.stem = Stem(choose_stem(stem, image_size), c_in, channels)
         for module in self.stem.modules():

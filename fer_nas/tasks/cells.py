@@ -151,10 +151,7 @@ class CellSearch:
             weights = plain_weights(self.learner, weights, response)
         mixtures, active = self.used(hyper)
         if self.skip_dropout and self.skip_seed is not None:
-            skips = SkipDropout(self.skip_dropout, self.skip_seed)
-            disturb = (
-                replace(disturb, skips=skips) if disturb else Disturbance(generator=torch.Generator(), skips=skips)
-            )
+            disturb = replace(disturb or Disturbance(), skips=SkipDropout(self.skip_dropout, self.skip_seed))
         if self.fast:
             return fast_logits(self.supernet, weights, mixtures, images, active, disturb)
         return functional_call(self.supernet, weights, (images, mixtures, active, disturb))

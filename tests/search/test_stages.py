@@ -2,17 +2,33 @@
 
 from __future__ import annotations
 
+import io
 from collections.abc import Callable
 from dataclasses import replace
+from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
+from fer_nas.artifacts import GenotypeFile, RunFolder
 from fer_nas.config import SEARCH_PRESETS, SearchConfig
+from fer_nas.data.load import load
 from fer_nas.errors import InputError
+from fer_nas.runtime import generator, load_checkpoint
+from fer_nas.search.methods import METHODS
+from fer_nas.search.run import search
 from fer_nas.search.stages import FEWEST, max_skips, plan, strongest
+from fer_nas.search.state import State
+from fer_nas.search.state import build as build_state
 from fer_nas.settings import build, override, search_config
+from fer_nas.space.decode import count_skips
+from fer_nas.space.disturb import Disturbance, SkipDropout
+from fer_nas.space.edge import FullEdge
+from fer_nas.space.operations import AUXILIARY
+from fer_nas.space.variants import SPACES
 
+Searched = Callable[..., RunFolder]
 Configured = Callable[..., SearchConfig]
 
 
@@ -92,3 +108,99 @@ def test_the_strongest_operations_stay() -> None:
     assert first.tolist() == [[True, False, True, True], [False, True, True, True]]
     assert strongest(mixture.flip(1), first, 2).tolist() == [[True, False, False, True], [False, True, True, False]]
     assert FEWEST == 3
+
+
+SMALL = {
+    "space": "p-darts", "operations": "fer", "stage_layers": "1,1", "stage_operations": "8,3", "skip_dropout": "0,0.5",
+    "stage_warmup": 0, "terms": 1, "arch_learning_rate": 3e-2, "limit": 30,
+}  # fmt: skip
+"""Two stages of an epoch each; the second one with dropout."""
+
+
+@pytest.mark.parametrize("method", [name for name, row in METHODS.items() if row.make])
+def test_every_method_goes_through_the_stages(method: str, searched: Searched, cases: Path, tmp_path: Path) -> None:
+    run = searched(cases / "fer.csv", tmp_path / "run", method=method, **SMALL)
+    saved = load_checkpoint(run / "checkpoint.pt")
+    kept = saved["kept"]
+    assert all(part.shape == (14, 8) and (part.sum(1) == 3).all() for part in kept.values())
+    first, last = run.metrics()
+    for kind, part in kept.items():
+        before, after = (torch.tensor(row["mixtures"][kind]) for row in (first, last))
+        assert (before > 0).all() and torch.equal(after > 0, part)
+        if kind == "reduce" or METHODS[method].response:  # the one cell reduces: what is left are its strongest
+            weakest, best_left_out = before.masked_fill(~part, 1).min(1).values, before.masked_fill(part, 0).max(1).values
+            assert (weakest >= best_left_out - 1e-5).all()
+    arch = saved["arch"]
+    start = 1e-3 * torch.randn(len(arch), generator=generator(0, "arch", 1))
+    moved = (arch - start).view(2, 14, 8)
+    assert moved[1][kept["reduce"]].abs().max() > 1e-2, "λ of the last stage has moved"
+    edges = {(int(w[3]), w[5]) for name in saved["weights"] if len(w := name.split(".")) > 6 and w[2] == "edges"}
+    names = SPACES["fer"].operations
+    assert edges, "operations that have weights"
+    assert all(kept["reduce"][edge, names.index(name)] for edge, name in edges), "what was dropped is not there"
+    assert count_skips(GenotypeFile.load(run / "genotype.json").genotype.normal) <= 2
+
+
+def test_a_search_stopped_in_its_second_stage_goes_on(
+    searched: Searched, interrupted: Searched, cases: Path, tmp_path: Path
+) -> None:
+    """With another supernet than the first, and dropout, bit for bit."""
+    straight = searched(cases / "fer.csv", tmp_path / "straight", method="soba", **SMALL)
+    mine, theirs = (load_checkpoint(run / "checkpoint.pt") for run in (interrupted(method="soba", **SMALL), straight))
+    assert torch.equal(mine["arch"], theirs["arch"]) and mine["weights"].keys() == theirs["weights"].keys()
+    assert all(torch.equal(mine["weights"][name], value) for name, value in theirs["weights"].items())
+
+
+def state_of(config: SearchConfig, **where: object) -> State:
+    return build_state(config, load(config.data, seed=0), torch.device("cpu"), **where)  # type: ignore[arg-type]
+
+
+def test_a_stage_has_its_own_supernet(configured: Configured, cases: Path) -> None:
+    config = configured(cases / "fer.csv", **SMALL | {"stage_layers": "1,3"})
+    kept = {kind: strongest(torch.rand(14, 8), None, 3) for kind in ("normal", "reduce")}
+    first, second = state_of(config), state_of(config, number=1, kept=kept)
+    assert (len(first.task.supernet.cells), len(second.task.supernet.cells)) == (1, 3)
+    assert first.task.fast and not second.task.fast, "dropout needs the plain form"
+    assert not torch.equal(first.arch, second.arch)
+    for kind, part in second.task.mixtures(second.arch).items():
+        torch.testing.assert_close(part.sum(1), torch.ones(14))
+        assert torch.equal(part > 0, kept[kind])
+    without = override(config, {"skip_dropout": "0,0"})
+    fast, plain = (state_of(override(without, {"form": form}), number=1, kept=kept).task for form in ("fast", "plain"))
+    assert fast.fast and not plain.fast
+    images, labels = 255 * torch.rand(6, 1, 16, 16), torch.randint(0, 7, (6,))
+    losses = [task.inner_loss(plain.weights(), second.arch, (images, labels)) for task in (fast, plain)]
+    torch.testing.assert_close(losses[0], losses[1], rtol=1e-4, atol=1e-5)
+    with pytest.raises(InputError, match="--form fast: it has no dropout of skip connections"):
+        state_of(override(config, {"form": "fast"}))
+
+
+def test_dropout_of_skip_connections(configured: Configured, cases: Path) -> None:
+    """The same numbers for all losses of a step, others in the next, none in validation; its mean is 1."""
+    task = state_of(configured(cases / "fer.csv", form="plain")).task
+    arch, batch = torch.zeros(task.layout.size), (255 * torch.rand(6, 1, 16, 16), torch.randint(0, 7, (6,)))
+
+    def loss() -> float:
+        return task.inner_loss(task.weights(), arch, batch).item()
+
+    plain = loss()
+    task.skip_dropout = 0.5
+    task.sample(generator(1))
+    first = loss()
+    assert first == loss() != plain
+    task.sample(generator(2))
+    assert loss() != first
+    task.sample(None)
+    assert loss() == plain
+    x = SkipDropout(0.3, 5)(torch.ones(50_000))
+    assert x.mean().item() == pytest.approx(1, abs=0.02)
+    assert (x == 0).float().mean().item() == pytest.approx(0.3, abs=0.01)
+    edge = FullEdge(("none", "skip_connect", AUXILIARY), 2, 1)
+    out = edge(torch.ones(4, 2, 9, 9), torch.tensor([0.0, 1.0, 3.0]), None, Disturbance(skips=SkipDropout(0.5, 0)))
+    assert set(out.unique().tolist()) == {3.0, 5.0}, "the auxiliary skip connection stays"
+
+
+def test_the_stages_are_told_of(configured: Configured, cases: Path, tmp_path: Path) -> None:
+    console = Console(file=io.StringIO())
+    search(configured(cases / "fer.csv", **SMALL), tmp_path / "run", console)
+    assert "stage 2 of 2: 1 cell, 3 operations of each edge" in console.file.getvalue()  # type: ignore[attr-defined]
