@@ -65,7 +65,7 @@ class EpochLoop(ABC):
     """
 
     command: ClassVar[str]
-    columns: ClassVar[Columns]
+    columns: Columns
 
     def __init__(self, run: RunConfig, folder: RunFolder, console: Console, device: torch.device, steps: int) -> None:
         self.settings, self.folder, self.console, self.device, self.steps = run, folder, console, device, steps

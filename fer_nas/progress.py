@@ -44,6 +44,14 @@ def say(console: Console, line: str) -> None:
     console.print(line, highlight=False, markup=False, soft_wrap=True)
 
 
+def _figure(row: dict[str, Any], key: str) -> Any:
+    """row[key]; `a.b` is row[a][b]. None for what is not there."""
+    found: Any = row
+    for word in key.split("."):
+        found = found.get(word) if isinstance(found, dict) else None
+    return found
+
+
 class EpochTable:
     """columns: metrics key → (heading, format). words: what an epoch and a step are called.
 
@@ -102,7 +110,7 @@ class EpochTable:
         return Group(table, self.progress)
 
     def _cells(self, row: dict[str, Any]) -> list[str]:
-        return [form(row.get(key)) for key, (_, form) in self.columns.items()]
+        return [form(_figure(row, key)) for key, (_, form) in self.columns.items()]
 
     def step(self, epoch: int, step: int) -> None:
         """`step` steps of `epoch` (counted from 1) are done."""

@@ -4,11 +4,16 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from math import prod
+from typing import Any
 
+import torch
 from torch import Tensor
 
 from fer_nas.bilevel.delta_stn import DeltaSTN
 from fer_nas.bilevel.first_order import FirstOrder
+from fer_nas.bilevel.hyper import HyperLayout
 from fer_nas.bilevel.implicit import Neumann
 from fer_nas.bilevel.perturbation import Perturbation
 from fer_nas.bilevel.protocol import Method
@@ -62,13 +67,13 @@ def form(config: ResponseConfig) -> Form:
 
 @dataclass(frozen=True, kw_only=True)
 class Row:
-    """make: (configuration, features of λ) → the method; None where nothing is learned.
+    """make: (configuration, features of λ, its layout) → the method; None where nothing is learned.
 
     twice: it differentiates L_train twice, which the supernet's fast form cannot. response: it needs best-response
     layers.
     """
 
-    make: Callable[[SearchConfig, Features], Method] | None
+    make: Callable[[SearchConfig, Features, HyperLayout], Method] | None
     twice: bool = False
     response: bool = False
 
@@ -80,7 +85,7 @@ def needs_plain_form(config: SearchConfig) -> bool:
     return METHODS[config.arch.method].twice
 
 
-def _soba(config: SearchConfig, features: Features) -> Method:
+def _soba(config: SearchConfig, features: Features, layout: HyperLayout) -> Method:
     chosen = config.response
     clip = 0.5 if chosen.response_clip is None else chosen.response_clip
     return CarriedAdjoint(
@@ -92,14 +97,21 @@ def _soba(config: SearchConfig, features: Features) -> Method:
     )
 
 
-def _best_response(kind: type[STN], config: SearchConfig, features: Features) -> Method:
-    chosen = form(config.response)
-    knobs = {"linearize": chosen.linearize} if kind is DeltaSTN else {}
+def _best_response(kind: type[STN], config: SearchConfig, features: Features, layout: HyperLayout) -> Method:
+    """Training hyperparameters in λ have their own σ and rate, and stand outside the bound on the response."""
+    chosen, tuning = form(config.response), config.tuning
+    knobs: dict[str, Any] = {"linearize": chosen.linearize} if kind is DeltaSTN else {}
+    scale: float | Tensor = chosen.sigma
+    rate: float | Tensor = config.arch.arch_learning_rate
+    if tuning.tune:
+        logits = torch.cat([torch.full((prod(p.shape),), p.kind == "logits") for p in layout.typed.values()])
+        knobs["clip_part"] = slice(0, int(logits.sum()))
+        scale, rate = torch.where(logits, scale, tuning.tune_sigma), torch.where(logits, rate, tuning.tune_rate)
     return kind(
         perturbation=Perturbation(
-            scale=chosen.sigma,
+            scale=scale,
             learn=chosen.learn_sigma,
-            learning_rate=config.arch.arch_learning_rate,
+            learning_rate=rate,
             entropy_weight=config.response.entropy_weight,
             pairs=chosen.pairs,
             seed=config.run.seed,
@@ -114,11 +126,11 @@ def _best_response(kind: type[STN], config: SearchConfig, features: Features) ->
 
 
 METHODS: dict[str, Row] = {
-    "darts-1st": Row(make=lambda config, features: FirstOrder()),
-    "darts-2nd": Row(make=lambda config, features: SecondOrder()),
-    "implicit": Row(make=lambda config, features: Neumann(terms=config.response.terms), twice=True),
+    "darts-1st": Row(make=lambda config, features, layout: FirstOrder()),
+    "darts-2nd": Row(make=lambda config, features, layout: SecondOrder()),
+    "implicit": Row(make=lambda config, features, layout: Neumann(terms=config.response.terms), twice=True),
     "soba": Row(make=_soba),
-    "darts-stn": Row(make=lambda config, features: _best_response(STN, config, features), response=True),
-    "darts-delta-stn": Row(make=lambda config, features: _best_response(DeltaSTN, config, features), response=True),
+    "darts-stn": Row(make=partial(_best_response, STN), response=True),
+    "darts-delta-stn": Row(make=partial(_best_response, DeltaSTN), response=True),
     "random": Row(make=None),
 }

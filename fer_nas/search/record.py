@@ -27,6 +27,11 @@ COLUMNS: Columns = {
 }
 
 
+def columns(more: Columns) -> Columns:
+    """The table's with further ones before the time."""
+    return {**{name: row for name, row in COLUMNS.items() if name != "seconds"}, **more, "seconds": COLUMNS["seconds"]}
+
+
 class ResponseRecord:
     """Over the λ steps of an epoch: |response|/|direct|, and the cosine of the two.
 
@@ -36,8 +41,9 @@ class ResponseRecord:
     def __init__(self, device: torch.device) -> None:
         self.sums = torch.zeros(3, dtype=torch.float64, device=device)
 
-    def add(self, found: Hypergradient) -> None:
-        direct, response = found.direct.double(), found.response.double()
+    def add(self, found: Hypergradient, part: slice) -> None:
+        """part: the architecture's entries of λ; training hyperparameters have no direct term."""
+        direct, response = found.direct[part].double(), found.response[part].double()
         sizes = direct.norm(), response.norm()
         there = (sizes[0] > 0) & (sizes[1] > 0)
         cosine = direct @ response / (sizes[0] * sizes[1])

@@ -7,6 +7,7 @@ of images and continues bit for bit.
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +23,7 @@ from fer_nas.data import batches
 from fer_nas.data.split import DataSet
 from fer_nas.errors import FerNasError, InputError
 from fer_nas.loop import EpochLoop, new_folder, prepare, prepare_again
-from fer_nas.progress import say
+from fer_nas.progress import number, say
 from fer_nas.report.pictures import draw_cells, draw_curves
 from fer_nas.runtime import (
     choose_device,
@@ -37,7 +38,7 @@ from fer_nas.runtime import (
 )
 from fer_nas.search.found import draw, genotype_file
 from fer_nas.search.methods import METHODS
-from fer_nas.search.record import COLUMNS, ResponseRecord
+from fer_nas.search.record import COLUMNS, ResponseRecord, columns
 from fer_nas.search.stable import StableRanking
 from fer_nas.search.stages import Stage, max_skips, plan, strongest
 from fer_nas.search.state import State, build, validate
@@ -77,6 +78,7 @@ class Search(EpochLoop):
         self.seconds_before = 0.0  # spent in the epochs before this one
         self.state = build(config, dataset, device)
         self.response = ResponseRecord(device)
+        self.columns = columns({f"tuned.{name}": (name, number) for name in self.state.task.values(self.state.arch)})
 
     @property
     def title(self) -> str:
@@ -124,7 +126,8 @@ class Search(EpochLoop):
             kind: strongest(part, None if before is None else before[kind], stage.operations)
             for kind, part in task.mixtures(self.state.arch.detach()).items()
         }
-        self.state = self.stage_state(kept)
+        ended, self.state = self.state, self.stage_state(kept)
+        self.state.go_on_from(ended)
         place = f"stage {self.number + 1} of {len(self.stages)}"
         cells = f"{stage.layers} cell{'s' if stage.layers > 1 else ''}"
         say(self.console, f"{place}: {cells}, {stage.operations} operations of each edge")
@@ -151,7 +154,7 @@ class Search(EpochLoop):
                         split,
                         run.batch_size,
                         generator=generator(run.seed, self.epoch, name),
-                        augment=self.config.augment,
+                        augment=None if task.tuned else self.config.augment,
                     ),
                 )
                 for name, split in (("weights", self.weights_split), ("arch", self.arch_split))
@@ -167,9 +170,8 @@ class Search(EpochLoop):
         if self.stage.learns(self.epoch) and self.step % self.config.response.arch_every == 0:
             step = state.inner_step(w.momentum, w.weight_decay)
             found = state.method.hypergradient(state.task, weights, state.arch, train, val, step)  # type: ignore[arg-type]
-            self.response.add(found)
-            state.arch.grad = found.total
-            state.arch_optimizer.step()
+            self.response.add(found, state.task.architecture)
+            state.move(found.total)
         if state.method.needs_response:
             step = state.inner_step(w.momentum, w.weight_decay)
             fitted = state.method.fit(state.task, weights, state.arch.detach(), [train], step)  # type: ignore[arg-type]
@@ -211,7 +213,13 @@ class Search(EpochLoop):
             "mixtures": {
                 name: [[round(x, 5) for x in edge] for edge in part.tolist()] for name, part in mixtures.items()
             },
+            **self.tuned(),
         }
+
+    def tuned(self) -> dict[str, dict[str, float]]:
+        """Training hyperparameters in λ, where there are any."""
+        values = self.state.task.values(self.state.arch)
+        return {"tuned": {name: round(value, 6) for name, value in values.items()}} if values else {}
 
     def wrap_up(self, row: dict[str, Any]) -> None:
         """The genotype so far, and the time since the run began."""
@@ -227,7 +235,8 @@ class Search(EpochLoop):
             "device": describe_device(self.device),
             "image_size": self.dataset.image_size,
         }
-        genotype_file(self.config, self.dataset, found, source).save(self.folder / "genotype.json")
+        made = genotype_file(self.config, self.dataset, found, source)
+        replace(made, recipe=self.tuned().get("tuned", {})).save(self.folder / "genotype.json")
 
     def run(self) -> None:
         arch, epochs = self.config.arch, self.config.run.epochs

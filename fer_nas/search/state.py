@@ -19,11 +19,14 @@ from fer_nas.errors import InputError
 from fer_nas.runtime import fits_checkpoint, generator
 from fer_nas.search.methods import FEATURE_SCALE, METHODS, form, needs_plain_form
 from fer_nas.search.stages import plan
+from fer_nas.settings import tuned_names
 from fer_nas.space.supernet import Supernet
 from fer_nas.space.variants import find_space
 from fer_nas.tasks.cells import CellSearch, responsive
+from fer_nas.tasks.tuned import Tuned
 
 ARCH_BETAS = (0.5, 0.999)  # Liu et al. 2019
+TUNED_BETAS = (0.9, 0.999)  # Kingma and Ba 2015
 
 
 @dataclass
@@ -44,6 +47,18 @@ class State:
     def set_learning_rate(self, value: float) -> None:
         for group in self.weights_optimizer.param_groups:
             group["lr"] = value
+
+    def move(self, total: Tensor) -> None:
+        """λ a step along its hypergradient."""
+        parts = self.task.architecture, self.task.behind
+        for group, part in zip(self.arch_optimizer.param_groups, parts, strict=False):
+            group["params"][0].grad = total[part]
+        self.arch_optimizer.step()
+
+    @torch.no_grad()
+    def go_on_from(self, other: State) -> None:
+        """Training hyperparameters in λ stay where an earlier stage left them."""
+        self.arch[self.task.behind] = other.arch[other.task.behind]
 
     def inner_step(self, momentum: float, weight_decay: float) -> InnerStep:
         """The step that the weights take next."""
@@ -114,7 +129,8 @@ def build(
         std=std,
         kept=kept,
     )
-    row, wanted = METHODS[config.arch.method], config.arch.form
+    row, wanted, names = METHODS[config.arch.method], config.arch.form, tuned_names(config)
+    tuned = Tuned(names=names, augment=config.augment) if names else None
     if row.make is None:
         raise InputError(f"{config.arch.method} learns nothing that could be measured or trained")
     if needs_plain_form(config):
@@ -142,25 +158,36 @@ def build(
         chosen = form(config.response)
         learner = responsive(
             supernet,
-            CellSearch(supernet, space).layout,
+            CellSearch(supernet, space, tuned=tuned).layout,
             by_cell=chosen.response_reads == "cell",
             rescale_std=chosen.response_start,
             generator=generator(seed, "response", *again),
         )
-    task = CellSearch(supernet, space, wanted, learner=learner)
+    task = CellSearch(supernet, space, wanted, learner=learner, tuned=tuned)
     arch = task.initial_hyper(generator(seed, "arch", *again)).to(device).requires_grad_()
-    w, a = config.weights, config.arch
+    w = config.weights
     return State(
         task=task,
-        method=row.make(config, lambda hyper: FEATURE_SCALE * task.features(hyper)),
+        method=row.make(config, lambda hyper: task.features(hyper, FEATURE_SCALE), task.layout),
         arch=arch,
         weights_optimizer=torch.optim.SGD(
             task.weights().values(), w.learning_rate, momentum=w.momentum, weight_decay=w.weight_decay
         ),
-        arch_optimizer=torch.optim.Adam(
-            [arch], a.arch_learning_rate, betas=ARCH_BETAS, weight_decay=a.arch_weight_decay
-        ),
+        arch_optimizer=arch_optimizer(config, task, arch),
     )
+
+
+def arch_optimizer(config: SearchConfig, task: CellSearch, arch: Tensor) -> torch.optim.Adam:
+    """Adam of λ: with its own rate and betas, and without decay, for the training hyperparameters in it.
+
+    These two are views of λ then, so that λ stays one vector.
+    """
+    knobs: dict[str, Any] = {"betas": ARCH_BETAS, "weight_decay": config.arch.arch_weight_decay}
+    if task.tuned is None:
+        return torch.optim.Adam([arch], config.arch.arch_learning_rate, **knobs)
+    logits, tuned = (arch.detach()[part] for part in (task.architecture, task.behind))
+    own = {"params": [tuned], "lr": config.tuning.tune_rate, "betas": TUNED_BETAS, "weight_decay": 0.0}
+    return torch.optim.Adam([{"params": [logits], **knobs}, own], config.arch.arch_learning_rate)
 
 
 def velocity(optimizer: torch.optim.SGD, names: list[str]) -> dict[str, Tensor]:

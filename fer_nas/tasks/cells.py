@@ -63,6 +63,8 @@ class CellSearch:
         self.arch_layout = HyperLayout(dict(space.parts()))
         self.layout = HyperLayout({**space.parts(), **(tuned.parts() if tuned else {})})
         self.architecture = slice(0, self.arch_layout.size)  # of λ
+        self.behind = slice(self.arch_layout.size, self.layout.size)  # the training hyperparameters of λ
+        self.start = self.layout.initial()[self.behind]  # of those, unconstrained
         self.seed = 0  # of what a step draws for `tuned`
         self.noise: Tensor | None = None  # of what is sampled in this step, of λ's size
         self.temperature = 1.0
@@ -73,7 +75,7 @@ class CellSearch:
     def initial_hyper(self, generator: torch.Generator) -> Tensor:
         """Logits ~ 1e-3·N(0, 1), drawn on the CPU; hyperparameters at their start."""
         logits = ARCH_INIT_STD * torch.randn(self.arch_layout.size, generator=generator)
-        return torch.cat([logits, self.layout.initial()[len(logits) :]])
+        return torch.cat([logits, self.start])
 
     def weights(self) -> Params:
         """The parameters by name, those of the best responses among them."""
@@ -84,10 +86,13 @@ class CellSearch:
         return self.space.mixtures(self.space.among(self.layout.split(hyper), self.supernet.kept))
 
     def sample(self, generator: torch.Generator | None) -> None:
-        """What a step draws, the same for every loss in it: operations, dropout of skip connections.
+        """What a step draws, the same for every loss in it: operations, dropout of skip connections, and what the
+        training hyperparameters change at random.
 
-        None: the most probable operations, and no dropout.
+        None: the most probable operations, and no dropout of skip connections.
         """
+        if self.tuned and generator is not None:
+            self.seed = int(torch.randint(2**62, (), generator=generator)) + parallel.number()
         if self.skip_dropout:
             self.skip_seed = None
             if generator is not None:
@@ -127,8 +132,7 @@ class CellSearch:
             ).items()
         ]
         if self.tuned:
-            behind = slice(self.architecture.stop, None)
-            found.append(hyper[behind] - self.layout.initial()[behind].to(hyper))
+            found.append(hyper[self.behind] - self.start.to(hyper))
         return torch.cat(found)
 
     def values(self, hyper: Tensor) -> dict[str, float]:
