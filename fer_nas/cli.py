@@ -25,7 +25,7 @@ from fer_nas.config import (
 from fer_nas.errors import InputError
 from fer_nas.options import OneLineErrors, OutOption, ResumeOption, configured, flag, guarded
 from fer_nas.progress import say
-from fer_nas.settings import build, override, recipe_settings, refuse_unread, search_config
+from fer_nas.settings import build, override, read_seeds, recipe_settings, refuse_unread, search_config
 
 app = typer.Typer(
     cls=OneLineErrors,
@@ -47,6 +47,7 @@ for command in (
     app.command()(guarded(command))
 bench = typer.Typer(no_args_is_help=True, help="Measure what fer-nas does on this machine.")
 bench.command("live")(guarded(live_commands.bench_live))
+bench.command("search")(study_commands.bench_search)
 app.add_typer(bench, name="bench")
 for command in (
     model_commands.export,
@@ -56,55 +57,6 @@ for command in (
     study_commands.toy,
 ):
     app.command()(command)
-
-
-@bench.command("search")
-@guarded
-def bench_search(
-    methods: Annotated[str, typer.Option("--methods", help="Methods of search, with commas.")] = "darts-1st,darts-2nd",
-    forms: Annotated[
-        str,
-        typer.Option(
-            "--forms",
-            help="Forms of the supernet, with commas: plain (channels first), channels-last, fast, compiled; the first "
-            "is what others are compared with.",
-        ),
-    ] = "plain,fast",
-    space: Annotated[str, typer.Option("--space", help="Search space.")] = "darts",
-    batch_size: Annotated[int, typer.Option("--batch-size", min=2, help="Images a step, for w and for λ each.")] = 16,
-    channels: Annotated[int, typer.Option("--channels", min=1, help="Channels of the first cells (C).")] = 16,
-    layers: Annotated[int, typer.Option("--layers", min=1, help="Number of cells.")] = 8,
-    image_size: Annotated[int, typer.Option("--image-size", min=8, help="Side of the images in pixels.")] = 32,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Timed steps of each; one more warms up.")] = 5,
-    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
-    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: torch's own.")] = None,
-    out: Annotated[
-        Path | None, typer.Option("--out", help="Keep the record in this JSON file, over an older one.")
-    ] = None,
-    as_json: Annotated[bool, typer.Option("--json", help="All figures as JSON.")] = False,
-) -> None:
-    """Time the steps of a search: images a second, step time and peak memory by method and form, taking turns."""
-    from fer_nas.artifacts import write_json
-    from fer_nas.search import bench as search_bench
-
-    options = search_bench.BenchOptions(
-        methods=tuple(methods.split(",")),
-        forms=tuple(forms.split(",")),
-        space=space,
-        batch_size=batch_size,
-        channels=channels,
-        layers=layers,
-        image_size=image_size,
-        steps=steps,
-        device=device,
-        threads=threads,
-    )
-    if out is not None:
-        write_json(out, {})  # a place that cannot be written is told before the work, not after it
-    record = search_bench.run(options, _notes())
-    if out is not None:
-        write_json(out, record)
-    search_bench.show(record, as_json)
 
 
 def _version(value: bool) -> None:
@@ -147,6 +99,17 @@ def search(
     preset: PresetOption = None,
     out: OutOption = None,
     resume: ResumeOption = None,
+    seeds: Annotated[
+        str | None,
+        typer.Option(
+            "--seeds",
+            help="Search with each of these seeds (0,1,2) in a sub-folder of its own, and rank what was found by a "
+            "short training: ranking.json, and the best as genotype.json. The test split is not read.",
+        ),
+    ] = None,
+    rank_epochs: Annotated[
+        int | None, typer.Option("--rank-epochs", min=1, help="--seeds: epochs of the short training. \\[default: 5]")
+    ] = None,
 ) -> None:
     """Search for a cell: writes genotype.json, a record of every epoch and pictures into a run folder.
 
@@ -156,16 +119,28 @@ def search(
     """
     config = None
     if resume is not None:
-        _refuse_with_resume(settings, ("--out", out), ("--preset", preset))
+        others = ("--out", out), ("--preset", preset), ("--seeds", seeds), ("--rank-epochs", rank_epochs)
+        _refuse_with_resume(settings, *others)
         RunFolder.open(resume)
     else:
         config = search_config(preset or DEFAULT_PRESET, settings)
-    from fer_nas import parallel
+        if seeds is not None and "seed" in settings:
+            raise InputError("--seed and --seeds were both given; leave one out")
+        if seeds is None and rank_epochs is not None:
+            raise InputError("--rank-epochs is read with --seeds only; leave it out")
+    chosen = None if seeds is None else read_seeds(seeds)
+    from fer_nas import parallel, ranking
     from fer_nas.search.run import resume as resume_search
     from fer_nas.search.run import search as run_search
 
     with parallel.joined(settings.get("device", "auto")):
         notes = Console(stderr=True, quiet=parallel.number() > 0)
+        if chosen is not None and config is not None:
+            ranking.show(ranking.rank(config, chosen, rank_epochs or ranking.RANK_EPOCHS, out, notes))
+            return
+        if resume is not None and ranking.is_ranking(resume):
+            ranking.show(ranking.resume(resume, notes))
+            return
         if config is None:
             assert resume is not None
             folder = resume_search(resume, notes)

@@ -118,6 +118,17 @@ def recipe_settings(recipe: Mapping[str, float], given: Mapping[str, Any]) -> di
     return {name: value for name, value in recipe.items() if name not in given}
 
 
+def read_seeds(text: str) -> tuple[int, ...]:
+    """'0,1,2' → (0, 1, 2)."""
+    try:
+        seeds = tuple(int(word) for word in text.split(","))
+    except ValueError:
+        raise InputError(f"--seeds is {text!r}; give whole numbers with commas, such as 0,1,2") from None
+    if len(set(seeds)) < len(seeds) or len(seeds) < 2 or not all(0 <= seed < 2**63 for seed in seeds):
+        raise InputError(f"--seeds is {text!r}; give two or more from 0 upwards, each once (for one there is --seed)")
+    return seeds
+
+
 def refuse_unread(given: Iterable[str], read_by: Mapping[str, tuple[str, ...]], chosen: Iterable[str]) -> None:
     """InputError for an option that was given and that nothing of what was chosen reads."""
     there = set(chosen)

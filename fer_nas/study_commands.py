@@ -1,4 +1,4 @@
-"""The commands that set results beside one another: compare, toy. Heavy imports stand inside them."""
+"""The commands that set results beside one another: compare, toy, bench search. Heavy imports stand inside them."""
 
 from __future__ import annotations
 
@@ -55,3 +55,51 @@ def toy(
 
     notes = Console(stderr=True)
     run_toy(out, as_json, lambda line: notes.print(line, highlight=False, markup=False, soft_wrap=True))
+
+
+@guarded
+def bench_search(
+    methods: Annotated[str, typer.Option("--methods", help="Methods of search, with commas.")] = "darts-1st,darts-2nd",
+    forms: Annotated[
+        str,
+        typer.Option(
+            "--forms",
+            help="Forms of the supernet, with commas: plain (channels first), channels-last, fast, compiled; the first "
+            "is what others are compared with.",
+        ),
+    ] = "plain,fast",
+    space: Annotated[str, typer.Option("--space", help="Search space.")] = "darts",
+    batch_size: Annotated[int, typer.Option("--batch-size", min=2, help="Images a step, for w and for λ each.")] = 16,
+    channels: Annotated[int, typer.Option("--channels", min=1, help="Channels of the first cells (C).")] = 16,
+    layers: Annotated[int, typer.Option("--layers", min=1, help="Number of cells.")] = 8,
+    image_size: Annotated[int, typer.Option("--image-size", min=8, help="Side of the images in pixels.")] = 32,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Timed steps of each; one more warms up.")] = 5,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: torch's own.")] = None,
+    out: Annotated[
+        Path | None, typer.Option("--out", help="Keep the record in this JSON file, over an older one.")
+    ] = None,
+    as_json: Annotated[bool, typer.Option("--json", help="All figures as JSON.")] = False,
+) -> None:
+    """Time the steps of a search: images a second, step time and peak memory by method and form, taking turns."""
+    from fer_nas.artifacts import write_json
+    from fer_nas.search import bench as search_bench
+
+    options = search_bench.BenchOptions(
+        methods=tuple(methods.split(",")),
+        forms=tuple(forms.split(",")),
+        space=space,
+        batch_size=batch_size,
+        channels=channels,
+        layers=layers,
+        image_size=image_size,
+        steps=steps,
+        device=device,
+        threads=threads,
+    )
+    if out is not None:
+        write_json(out, {})  # a place that cannot be written is told before the work, not after it
+    record = search_bench.run(options, Console(stderr=True))
+    if out is not None:
+        write_json(out, record)
+    search_bench.show(record, as_json)

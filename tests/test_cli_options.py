@@ -29,7 +29,8 @@ OPTIONS = {
     "doctor": "--json",
     "toy": "--out --json",
     "compare": "RUNS --out",
-    "search": "--preset --out --resume --method --space --form --arch-learning-rate --arch-weight-decay "
+    "search": "--preset --out --resume --seeds --rank-epochs --method --space --form "
+    "--arch-learning-rate --arch-weight-decay "
     "--operations --max-skips --stable-epochs --auxiliary-skip --stage-layers --stage-operations --stage-warmup "
     "--skip-dropout --temperature --temperature-min "
     "--arch-every --terms --adjoint-rate --adjoint-damping --adjoint-every --response --response-clip "

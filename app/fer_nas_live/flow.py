@@ -21,6 +21,9 @@ BACK = 1.0
 """Pixels of the small frame by which a point may miss its start when it is followed back."""
 ENOUGH = 0.4
 """Least share of a box's points that must pass the check."""
+MARGIN, LEAST = 40, 48
+"""Pixels of the small frame around a face's points, as far as four levels of 11×11 windows find a point; and the least
+side of what is searched."""
 _STOP = (cv2.TERM_CRITERIA_EPS | cv2.TERM_CRITERIA_COUNT, 10, 0.03)
 _GRID = (np.stack(np.meshgrid(*[np.linspace(-0.5, 0.5, SIDE)] * 2), -1).reshape(-1, 2) * INNER).astype(np.float32)
 
@@ -75,6 +78,8 @@ class Flow:
         middles_N2 = (corners_N4[:, :2] + corners_N4[:, 2:] / 2) * self._scale
         sides_N2 = corners_N4[:, 2:] * self._scale
         points_NP2 = middles_N2[:, None] + _GRID * sides_N2[:, None]
+        corner, before, now = _around(points_NP2, before, now)
+        points_NP2 = points_NP2 - corner
         start = points_NP2.reshape(-1, 1, 2)
         there, found = _flow(before, now, start)
         back, returned = _flow(now, before, there)
@@ -98,6 +103,16 @@ class Flow:
         middle = np.array([x + w / 2, y + h / 2]) + shift
         left, top = middle - np.array([w, h]) * scale / 2
         return float(left), float(top), w * scale, h * scale
+
+
+def _around(points_NP2: np.ndarray, *pictures: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """The part of two pictures that the points lie in, MARGIN wider, and its upper left corner: less to build pyramids
+    of."""
+    height, width = pictures[0].shape
+    left, top = np.clip(points_NP2.min((0, 1)).astype(int) - MARGIN, 0, [max(0, width - LEAST), max(0, height - LEAST)])
+    right, bottom = np.maximum(points_NP2.max((0, 1)).astype(int) + MARGIN, [left + LEAST, top + LEAST])
+    before, now = (picture[top:bottom, left:right] for picture in pictures)
+    return np.array([left, top], np.float32), before, now
 
 
 def _median(values_M: np.ndarray) -> np.ndarray:

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from types import FrameType
 
+import cv2
 import numpy as np
 from rich.console import Console
 
@@ -18,6 +19,7 @@ from fer_nas.errors import InputError
 from fer_nas_live import classifier, correction, detectors, drawing, models, pictures, records, savers, sources, window
 from fer_nas_live.ahead import read_ahead
 from fer_nas_live.faces import Face
+from fer_nas_live.machine import usable_cores
 from fer_nas_live.newest import newest_only
 from fer_nas_live.quiet import silence_libraries
 from fer_nas_live.recognizer import Recognizer
@@ -141,6 +143,17 @@ def schedule_for(source: Source) -> Schedule:
     return Schedule(budget=1 / (source.fps or DEFAULT_FPS)) if source.live else Schedule(every=FILE_EVERY)
 
 
+@contextlib.contextmanager
+def opencv_threads(count: int) -> Iterator[None]:
+    """OpenCV on so many threads, at least one, while the block runs: one core is left to the detector's thread."""
+    before = cv2.getNumThreads()
+    cv2.setNumThreads(max(1, count))
+    try:
+        yield
+    finally:
+        cv2.setNumThreads(before)
+
+
 def _check_values(options: LiveOptions) -> None:
     if options.smoothing < 0:
         raise InputError(f"--smoothing is {options.smoothing}; it must be at least 0")
@@ -179,7 +192,7 @@ class Loop:
     def run(self, out: Console, notes: Console) -> None:
         start = before = time.monotonic()
         fps, frames, source = 0.0, iter(self.source.frames), self.source
-        with progress(source, self.show is not None, notes) as advance:
+        with opencv_threads(usable_cores() - 1), progress(source, self.show is not None, notes) as advance:
             while not self.stop.signal:
                 with self.stages.of("grab"):
                     frame = next(frames, None)

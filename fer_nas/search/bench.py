@@ -62,7 +62,7 @@ class BenchOptions:
                 if known is not None and word not in known:
                     raise InputError(f"--{name}: {word!r} is none of {', '.join(known)}")
         if self.space == "p-darts":
-            raise InputError("--space p-darts: its stages are supernets of darts; time that one with --layers 5, 11, 17")
+            raise InputError("--space p-darts: its stages are supernets of darts; time that with --layers 5, 11 or 17")
         if self.batch_size < 2:
             raise InputError("--batch-size is 1; BatchNorm needs at least 2 images a batch")
 

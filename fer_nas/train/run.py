@@ -238,6 +238,14 @@ def train(
 ) -> tuple[RunFolder, dict[str, Any]]:
     """A new training in a new folder; returns the folder and what test.json holds."""
     dataset = prepare(config.run, config.data, out, console)
+    folder = new_folder(out, f"train-{genotype.name}")
+    return folder, begin(config, genotype, dataset, folder, console)
+
+
+def begin(
+    config: TrainConfig, genotype: GenotypeFile, dataset: DataSet, folder: RunFolder, console: Console
+) -> dict[str, Any]:
+    """A new training of these images in this folder; what test.json holds. Without a test split none is read."""
     mean, std = dataset.train.channel_statistics()
     spec = NetworkSpec(
         genotype=genotype.genotype,
@@ -250,7 +258,6 @@ def train(
         mean=mean,
         std=std,
     )
-    folder = new_folder(out, f"train-{genotype.name}")
     try:
         with enough_memory():
             training = Training(config, spec, folder, dataset, console)
@@ -262,17 +269,24 @@ def train(
         head = {"kind": "train", "fer_nas_version": fer_nas.__version__, "config": to_dict(config)}
         write_json(folder / "config.json", head | spec.to_dict())
     say(console, f"run folder: {folder.path}")
-    return folder, training.run()
+    return training.run()
 
 
 def resume(path: Path, console: Console) -> tuple[RunFolder, dict[str, Any]]:
     """Go on with a training from its last checkpoint; a finished one only reports again."""
     folder = RunFolder.open(path)
+    config, _ = read_run(folder)
+    return folder, go_on(folder, prepare_again(path, config.run, config.data), console)
+
+
+def go_on(folder: RunFolder, dataset: DataSet, console: Console) -> dict[str, Any]:
+    """From the folder's last checkpoint to the end, with these images; what test.json holds."""
     config, spec = read_run(folder)
-    dataset = prepare_again(path, config.run, config.data)
     if (dataset.classes, dataset.image_size, dataset.channels) != (spec.classes, spec.input_size, spec.channels):
-        raise InputError(f"{path} cannot go on: {config.data.data} has other classes or another image size than before")
+        raise InputError(
+            f"{folder.path} cannot go on: {config.data.data} has other classes or another image size than before"
+        )
     with enough_memory():
         training = Training(config, spec, folder, dataset, console)
         training.restore()
-    return folder, training.run()
+    return training.run()
