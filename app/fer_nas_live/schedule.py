@@ -5,14 +5,19 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
-FILE_EVERY = 6
-"""Files: every so many frames, whatever the machine, so that a run can be repeated."""
+FILE_PERIOD = 0.25
+"""Files: seconds of the film between two detections, whatever the machine, so that a run can be repeated."""
 LONGEST = 0.5
 """Seconds for which a face that enters a live picture may go unseen."""
 SHARE = 0.25
 """Share of the time budget that detection gets even where everything else uses it up."""
 MEMORY = 0.9
 """Weight of the past in the running means of what the stages cost."""
+
+
+def file_rhythm(fps: float) -> int:
+    """Frames from one detection to the next in a file."""
+    return max(1, round(FILE_PERIOD * fps))
 
 
 @dataclass

@@ -199,7 +199,8 @@ class Search(EpochLoop):
             say(
                 self.console,
                 f"note: epoch {self.epoch}: {skips} of the {len(genotype.normal)} edges of the normal cell are skip "
-                "connections, the known failure of these searches; --max-skips 2 bounds them in genotype.json",
+                "connections, the known failure of these searches; --max-skips 2 bounds them in genotype.json, "
+                "--auxiliary-skip 1 takes their advantage away, --stable-epochs 10 ends in time",
             )
         return {
             "val_loss": val_loss,

@@ -14,7 +14,7 @@ from fer_nas_live.crops import EXACT
 from fer_nas_live.detectors import Detection
 from fer_nas_live.looking import Look, carried
 from fer_nas_live.recognizer import Recognizer
-from fer_nas_live.schedule import FILE_EVERY, Schedule
+from fer_nas_live.schedule import Schedule
 from fer_nas_live.sources import Frame, Source
 from fer_nas_live.stages import Stages
 from fer_nas_live.tracking import Tracker, overlap
@@ -27,7 +27,7 @@ PICTURES = list(film.frames(26))
 class FilmDetector:
     """Knows where the film's face is in every frame it is shown; as slow as it is told."""
 
-    name, framing = "film", EXACT
+    name, framing, limit = "film", EXACT, int
 
     def __init__(self, seconds: float = 0.0, hidden: tuple[int, ...] = ()) -> None:
         self.seconds, self.hidden, self.asked, self.threads = seconds, hidden, [], set()
@@ -57,13 +57,13 @@ def look(detector: FilmDetector, schedule: Schedule, count: int, pause: float = 
 
 def test_files_give_the_same_on_fast_and_on_slow_machines():
     fast, slow = FilmDetector(), FilmDetector(0.03)
-    assert look(fast, Schedule(every=FILE_EVERY), 20) == look(slow, Schedule(every=FILE_EVERY), 20)
+    assert look(fast, Schedule(every=6), 20) == look(slow, Schedule(every=6), 20)
     assert fast.asked == slow.asked == [0, 6, 12, 18]
     assert any(name.startswith("detection") for name in slow.threads)
 
 
 def test_the_face_is_where_it_is_although_its_detection_is_of_an_earlier_frame():
-    for n, faces in enumerate(look(FilmDetector(), Schedule(every=FILE_EVERY), 26)):
+    for n, faces in enumerate(look(FilmDetector(), Schedule(every=6), 26)):
         ((track, *box),) = faces
         assert track == 1 and overlap(tuple(box), film.face_at(n, 0, 1)) > 0.7, n
 
@@ -172,7 +172,7 @@ class Counting:
 def test_several_smoothed_faces_are_classified_in_turn(faces, smoothing, sizes):
     boxes = [Detection(150 * n + 5, 40, 100, 100, 1.0) for n in range(faces)]
     model = Counting()
-    detector = SimpleNamespace(name="fixed", framing=EXACT, detect=lambda image, side: boxes)
+    detector = SimpleNamespace(name="fixed", framing=EXACT, limit=int, detect=lambda image, side: boxes)
     recognizer = Recognizer(detector, model, Tracker(smoothing), schedule=Schedule(every=1))  # type: ignore[arg-type]
     times = []
     for n in range(6):

@@ -12,7 +12,7 @@ import pytest
 from fer_nas_live import bench, film
 from fer_nas_live.flow import Flow
 from fer_nas_live.newest import newest_only
-from fer_nas_live.schedule import FILE_EVERY, LONGEST, Schedule
+from fer_nas_live.schedule import LONGEST, Schedule, file_rhythm
 from fer_nas_live.sources import Frame, Source
 
 from fer_nas.errors import InputError
@@ -73,7 +73,7 @@ def test_waiting_ends_when_the_program_is_stopped():
 
 
 def test_the_rhythm_of_files_is_fixed():
-    schedule = Schedule(every=FILE_EVERY)
+    schedule = Schedule(every=6)
     due = []
     for n in range(12):
         due.append(schedule.due(following=1))
@@ -81,7 +81,8 @@ def test_the_rhythm_of_files_is_fixed():
             schedule.began()
             schedule.detected(10.0 * n)
         schedule.spent(5.0)
-    assert [n for n, value in enumerate(due) if value] == [FILE_EVERY - 1, 2 * FILE_EVERY - 1]
+    assert [n for n, value in enumerate(due) if value] == [5, 11]
+    assert [file_rhythm(fps) for fps in (2, 10, 25, 30, 60)] == [1, 2, 6, 8, 15]
     assert schedule.due(following=0), "no face: at once"
 
 

@@ -14,14 +14,21 @@ from typer.testing import CliRunner
 from fer_nas.artifacts import GenotypeFile
 from fer_nas.cli import app
 from fer_nas.config import SearchConfig
-from fer_nas.search.run import resume, search
+from fer_nas.data.load import load
+from fer_nas.runtime import generator, load_checkpoint
+from fer_nas.search.run import Search, resume, search
 from fer_nas.search.stable import StableRanking
+from fer_nas.search.state import build as build_state
 from fer_nas.space.decode import LEARNED, count_skips
-from fer_nas.space.operations import OPERATIONS
+from fer_nas.space.operations import AUXILIARY, OPERATIONS
 from fer_nas.space.variants import SPACES
 from fer_nas.tasks.cells import CellSearch
 
 Configured = Callable[..., SearchConfig]
+
+
+def quiet() -> Console:
+    return Console(file=io.StringIO())
 
 
 @pytest.fixture
@@ -98,3 +105,50 @@ def test_a_change_of_place_counts_anew() -> None:
 def test_what_has_weights_in_every_place() -> None:
     for name, make in OPERATIONS.items():
         assert (name in LEARNED) == (sum(p.numel() for p in make(4, 1, False).parameters()) > 0), name
+
+
+@pytest.mark.parametrize(
+    ("method", "space"),
+    [
+        ("darts-2nd", "fer"),
+        ("soba", "pc-darts"),
+        ("darts-stn", "gdas"),
+        ("implicit", "p-darts"),
+        ("darts-1st", "i-darts"),
+    ],
+)
+def test_an_auxiliary_skip_beside_every_mixture(method: str, space: str, configured: Configured, cases: Path) -> None:
+    """λ keeps its size and moves; both forms are one function; with β = 0 the loss is that of the mixture alone."""
+    draw = torch.Generator().manual_seed(1)
+    batch = 255 * torch.rand(6, 1, 16, 16, generator=draw), torch.randint(0, 7, (6,), generator=draw)
+    settings = {"space": space, "operations": "fer", "method": method, "terms": 1, "auxiliary_skip": 1.0}
+    states = {
+        form: build_state(config, load(config.data, seed=0), torch.device("cpu"))
+        for form in ("auto", "plain")
+        for config in [configured(cases / "fer.csv", form=form, **settings)]
+    }
+    losses = {}
+    for form, state in states.items():
+        task = state.task
+        assert task.layout.size == 2 * 14 * (9 if space == "pc-darts" else 8)
+        task.sample(generator(3))
+        for beta in (0.0, 0.8):
+            task.auxiliary = beta
+            losses[form, beta] = task.inner_loss(task.weights(), state.arch, batch).item()
+        found = state.method.hypergradient(task, task.weights(), state.arch, batch, batch, state.inner_step(0.9, 3e-4))
+        assert found.total.isfinite().all() and found.total.abs().max() > 0
+    for beta in (0.0, 0.8):
+        assert losses["auto", beta] == pytest.approx(losses["plain", beta], rel=1e-3)
+    assert abs(losses["plain", 0.8] - losses["plain", 0.0]) > 1e-4
+
+
+def test_the_auxiliary_weight_falls_to_zero(
+    configured: Configured, cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    seen: list[float] = []
+    row = Search.row
+    monkeypatch.setattr(Search, "row", lambda self: (seen.append(self.state.task.auxiliary), row(self))[1])
+    run = search(configured(cases / "fer.csv", epochs=3, auxiliary_skip=0.6), tmp_path / "run", quiet())
+    assert seen == pytest.approx([0.6, 0.3, 0.0])
+    names = load_checkpoint(run / "checkpoint.pt")["weights"]
+    assert sum(AUXILIARY in name for name in names) == 2 * 8, "reductions of their own"
