@@ -50,7 +50,7 @@ SPACE = SearchSpace(
 TRAIN, VAL, SIDE, BATCH = 128, 256, 12, 32
 RATE, MOMENTUM, STEPS, T = 0.05, 0.9, 800, 100
 STEP = InnerStep(learning_rate=RATE, momentum=MOMENTUM)
-PHI_STEPS = (50, 100, 200, 400)
+PHI_STEPS = (50, 100, 200)
 Examples = tuple[Tensor, Tensor]
 
 
@@ -254,7 +254,7 @@ def main() -> None:
     parser.add_argument("--data", required=True, help="FER2013, in any form that fer-nas reads")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--scales", default="0.001,1", help="standard deviations of λ")
-    parser.add_argument("--steps", type=int, default=400, help="steps on φ, and of the carried adjoint")
+    parser.add_argument("--steps", type=int, default=200, help="steps on φ, and of the carried adjoint")
     parser.add_argument("--out", type=Path, required=True, help="record; a run that was stopped goes on from it")
     options = parser.parse_args()
     torch.set_num_threads(1)
