@@ -37,16 +37,14 @@ from fer_nas.runtime import (
     save_checkpoint,
 )
 from fer_nas.search.found import draw, genotype_file
+from fer_nas.search.guards import COLLAPSED, StableRanking, collapse_note
 from fer_nas.search.methods import METHODS
 from fer_nas.search.record import COLUMNS, ResponseRecord, columns
-from fer_nas.search.stable import StableRanking
-from fer_nas.search.stages import Stage, max_skips, plan, strongest
+from fer_nas.search.stages import Stage, max_skips, plan, strongest, warmup_notes
 from fer_nas.search.state import State, build, validate
 from fer_nas.settings import from_dict, to_dict
 from fer_nas.space.decode import count_skips, decode
 from fer_nas.space.relax import entropy
-
-COLLAPSED = 5  # skip connections of a normal cell's eight edges that are told of
 
 
 class Search(EpochLoop):
@@ -121,16 +119,12 @@ class Search(EpochLoop):
         super().next_epoch()
         if self.number == number:
             return
-        task, stage, before = self.state.task, self.stage, self.state.task.supernet.kept
-        kept = {
-            kind: strongest(part, None if before is None else before[kind], stage.operations)
-            for kind, part in task.mixtures(self.state.arch.detach()).items()
-        }
+        task, stage = self.state.task, self.stage
+        mixtures = task.mixtures(self.state.arch.detach())
+        kept = strongest(mixtures, task.supernet.kept, stage.operations)
         ended, self.state = self.state, self.stage_state(kept)
         self.state.go_on_from(ended)
-        place = f"stage {self.number + 1} of {len(self.stages)}"
-        cells = f"{stage.layers} cell{'s' if stage.layers > 1 else ''}"
-        say(self.console, f"{place}: {cells}, {stage.operations} operations of each edge")
+        say(self.console, f"stage {self.number + 1} of {len(self.stages)}: {stage}")
 
     def save(self) -> None:
         progress = [*self.progress(), self.seconds_before]
@@ -196,12 +190,7 @@ class Search(EpochLoop):
         skips = count_skips(genotype.normal)
         if skips >= COLLAPSED and not self.warned:
             self.warned = True
-            say(
-                self.console,
-                f"note: epoch {self.epoch}: {skips} of the {len(genotype.normal)} edges of the normal cell are skip "
-                "connections, the known failure of these searches; --max-skips 2 bounds them in genotype.json, "
-                "--auxiliary-skip 1 takes their advantage away, --stable-epochs 10 ends in time",
-            )
+            say(self.console, collapse_note(self.epoch, skips, len(genotype.normal), max_skips(self.config)))
         return {
             "val_loss": val_loss,
             "val_accuracy": val_accuracy,
@@ -240,22 +229,11 @@ class Search(EpochLoop):
         replace(made, recipe=self.tuned().get("tuned", {})).save(self.folder / "genotype.json")
 
     def run(self) -> None:
-        arch, epochs = self.config.arch, self.config.run.epochs
-        planned = arch.stage_warmup if self.state.task.space.staged else arch.warmup_epochs
-        short = min(self.stages, key=lambda stage: stage.warmup)
-        if short.warmup < planned:
-            say(
-                self.console,
-                f"note: λ is frozen for {short.warmup} of {short.last - short.first + 1} epochs; a warm-up of "
-                f"{planned} would leave it none to move in",
-            )
+        for note in warmup_notes(self.config):
+            say(self.console, note)
         self.run_epochs()
         if self.ended:
-            say(
-                self.console,
-                f"note: this search ended with epoch {self.epoch - 1} of {epochs}: the order of the convolutions has "
-                f"not changed for {self.stable.count} epochs (--stable-epochs)",
-            )
+            say(self.console, self.stable.note(self.epoch - 1, self.config.run.epochs))
         if not self.first:
             return
         found = GenotypeFile.load(self.folder / "genotype.json")

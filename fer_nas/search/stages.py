@@ -37,6 +37,9 @@ class Stage:
     warmup: int
     skip_dropout: float = 0.0
 
+    def __str__(self) -> str:
+        return f"{self.layers} cell{'s' if self.layers > 1 else ''}, {self.operations} operations of each edge"
+
     def done(self, epoch: int) -> float:
         """Share of the stage that lies before this epoch: 0 in the first one."""
         return (epoch - self.first) / (self.last - self.first + 1)
@@ -117,8 +120,26 @@ def max_skips(config: SearchConfig) -> int | None:
     return SKIPS if config.arch.max_skips is None and staged else config.arch.max_skips
 
 
-def strongest(mixture_EO: Tensor, kept_EO: Tensor | None, count: int) -> Tensor:
-    """(E, O) bool: on each edge the `count` operations with the largest share among those kept, earlier first."""
+def warmup_notes(config: SearchConfig) -> list[str]:
+    """What is said where the warm-up is shorter than wished."""
+    stages, arch = plan(config), config.arch
+    wished = arch.stage_warmup if find_space(arch.space).staged else arch.warmup_epochs
+    short = min(stages, key=lambda stage: stage.warmup)
+    if short.warmup >= wished:
+        return []
+    epochs = short.last - short.first + 1
+    return [
+        f"note: λ is frozen for {short.warmup} of {epochs} epochs; a warm-up of {wished} would leave it none to move in"
+    ]
+
+
+def strongest(mixtures: dict[str, Tensor], kept: dict[str, Tensor] | None, count: int) -> dict[str, Tensor]:
+    """By kind of cell (E, O) bool: on each edge the `count` operations with the largest share among those kept, of
+    equal ones the earlier."""
+    return {kind: _strongest(part, None if kept is None else kept[kind], count) for kind, part in mixtures.items()}
+
+
+def _strongest(mixture_EO: Tensor, kept_EO: Tensor | None, count: int) -> Tensor:
     rows = []
     for edge, weights in enumerate(mixture_EO.detach().cpu().tolist()):
         there = [o for o in range(len(weights)) if kept_EO is None or bool(kept_EO[edge, o])]

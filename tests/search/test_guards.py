@@ -16,8 +16,8 @@ from fer_nas.cli import app
 from fer_nas.config import SearchConfig
 from fer_nas.data.load import load
 from fer_nas.runtime import generator, load_checkpoint
+from fer_nas.search.guards import StableRanking
 from fer_nas.search.run import Search, resume, search
-from fer_nas.search.stable import StableRanking
 from fer_nas.search.state import build as build_state
 from fer_nas.space.decode import LEARNED, count_skips
 from fer_nas.space.operations import AUXILIARY, OPERATIONS
@@ -121,7 +121,7 @@ def test_an_auxiliary_skip_beside_every_mixture(method: str, space: str, configu
     """λ keeps its size and moves; both forms are one function; with β = 0 the loss is that of the mixture alone."""
     draw = torch.Generator().manual_seed(1)
     batch = 255 * torch.rand(6, 1, 16, 16, generator=draw), torch.randint(0, 7, (6,), generator=draw)
-    settings = {"space": space, "operations": "fer", "method": method, "terms": 1, "auxiliary_skip": 1.0}
+    settings = {"space": space, "operations": "fer", "method": method, "terms": 1, "auxiliary_skip": 1.0, "epochs": 3}
     states = {
         form: build_state(config, load(config.data, seed=0), torch.device("cpu"))
         for form in ("auto", "plain")

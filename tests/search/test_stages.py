@@ -104,9 +104,10 @@ def test_settings_that_stages_do_not_read() -> None:
 
 def test_the_strongest_operations_stay() -> None:
     mixture = torch.tensor([[0.3, 0.1, 0.3, 0.3], [0.1, 0.2, 0.3, 0.4]])
-    first = strongest(mixture, None, 3)
-    assert first.tolist() == [[True, False, True, True], [False, True, True, True]]
-    assert strongest(mixture.flip(1), first, 2).tolist() == [[True, False, False, True], [False, True, True, False]]
+    first = strongest({"normal": mixture}, None, 3)
+    assert first["normal"].tolist() == [[True, False, True, True], [False, True, True, True]]
+    again = strongest({"normal": mixture.flip(1)}, first, 2)
+    assert again["normal"].tolist() == [[True, False, False, True], [False, True, True, False]]
     assert FEWEST == 3
 
 
@@ -128,8 +129,8 @@ def test_every_method_goes_through_the_stages(method: str, searched: Searched, c
         before, after = (torch.tensor(row["mixtures"][kind]) for row in (first, last))
         assert (before > 0).all() and torch.equal(after > 0, part)
         if kind == "reduce" or METHODS[method].response:  # the one cell reduces: what is left are its strongest
-            weakest, best_left_out = before.masked_fill(~part, 1).min(1).values, before.masked_fill(part, 0).max(1).values
-            assert (weakest >= best_left_out - 1e-5).all()
+            weakest, left_out = before.masked_fill(~part, 1).min(1).values, before.masked_fill(part, 0).max(1).values
+            assert (weakest >= left_out - 1e-5).all()
     arch = saved["arch"]
     start = 1e-3 * torch.randn(len(arch), generator=generator(0, "arch", 1))
     moved = (arch - start).view(2, 14, 8)
@@ -157,7 +158,7 @@ def state_of(config: SearchConfig, **where: object) -> State:
 
 def test_a_stage_has_its_own_supernet(configured: Configured, cases: Path) -> None:
     config = configured(cases / "fer.csv", **SMALL | {"stage_layers": "1,3"})
-    kept = {kind: strongest(torch.rand(14, 8), None, 3) for kind in ("normal", "reduce")}
+    kept = strongest({kind: torch.rand(14, 8) for kind in ("normal", "reduce")}, None, 3)
     first, second = state_of(config), state_of(config, number=1, kept=kept)
     assert (len(first.task.supernet.cells), len(second.task.supernet.cells)) == (1, 3)
     assert first.task.fast and not second.task.fast, "dropout needs the plain form"
