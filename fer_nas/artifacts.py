@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import math
 import os
 import re
 import tempfile
@@ -18,17 +19,6 @@ from fer_nas.errors import InputError
 
 GENOTYPE_SCHEMA = 1
 MODEL_SCHEMA = 1
-
-TUNABLE: dict[str, tuple[float, float]] = {
-    "dropout": (0.0, 0.75),
-    "drop_path": (0.0, 0.5),
-    "erase": (0.0, 0.9),
-    "rotate": (0.0, 45.0),
-    "shift": (0.0, 0.3),
-    "brightness": (0.0, 0.6),
-    "label_smoothing": (0.0, 0.5),
-}
-"""What a genotype's recipe can hold, by the names of training's settings, and the range in which a search tunes it."""
 
 
 @contextlib.contextmanager
@@ -143,7 +133,7 @@ class GenotypeFile:
     seed: int | None = None
     source: dict[str, Any] = field(default_factory=dict)
     recipe: dict[str, float] = field(default_factory=dict)
-    """Training hyperparameters that the search tuned, names from TUNABLE; empty where it tuned none."""
+    """Training hyperparameters that the search tuned, by the names of training's settings."""
 
     def save(self, path: Path) -> None:
         value = {
@@ -185,11 +175,8 @@ def _recipe(value: Any, path: Path) -> dict[str, float]:
     if not isinstance(value, dict):
         raise InputError(f"{path}: recipe is no table of training settings")
     for name, number in value.items():
-        if name not in TUNABLE:
-            raise InputError(f"{path}: recipe holds {name!r}; known: {', '.join(TUNABLE)}")
-        low, high = TUNABLE[name]
-        if isinstance(number, bool) or not isinstance(number, int | float) or not low <= number <= high:
-            raise InputError(f"{path}: recipe: {name} is {number!r}; it must be a number from {low:g} to {high:g}")
+        if isinstance(number, bool) or not isinstance(number, int | float) or not math.isfinite(number):
+            raise InputError(f"{path}: recipe: {name} is {number!r}; it must be a number")
     return {name: float(number) for name, number in value.items()}
 
 

@@ -154,7 +154,7 @@ class ResponseConfig:
     says, so each of these options changes one thing of the published or of the project's own form."""
 
     arch_every: int = _f(1, "Steps of the weights for each step of λ.", low=1)
-    terms: int = _f(10, "implicit: terms of the Neumann series.", low=1)
+    terms: int = _f(10, "implicit, --check-response: terms of the Neumann series.", low=1)
     adjoint_rate: float = _f(0.05, "soba: rate of the carried adjoint's step.", low=0)
     adjoint_damping: float = _f(1.0, "soba: damping μ of (H + μ)⁻¹, which bounds the adjoint where H is flat.", low=0)
     adjoint_every: int = _f(2, "soba: steps of λ for each step of the adjoint, which has most of the price.", low=1)
@@ -195,6 +195,18 @@ class ResponseConfig:
     )
 
 
+TUNABLE: dict[str, tuple[float, float]] = {
+    "dropout": (0.0, 0.75),
+    "drop_path": (0.0, 0.5),
+    "erase": (0.0, 0.9),
+    "rotate": (0.0, 45.0),
+    "shift": (0.0, 0.3),
+    "brightness": (0.0, 0.6),
+    "label_smoothing": (0.0, 0.5),
+}
+"""What a genotype's recipe can hold, by the names of training's settings, and the range in which a search tunes it."""
+
+
 @dataclass(frozen=True, kw_only=True)
 class TuningConfig:
     """Training hyperparameters that a search learns beside the architecture."""
@@ -213,6 +225,28 @@ class TuningConfig:
 
 
 @dataclass(frozen=True, kw_only=True)
+class ChecksConfig:
+    """What a search looks at once an epoch, on request; each costs some steps of the supernet's plain form."""
+
+    hessian_iterations: int = _f(
+        0,
+        "Record the dominant eigenvalue of ∂²L_val/∂λ², the weights fixed, by so many power iterations on one batch; "
+        "where it climbs, a search is about to collapse (Zela et al. 2020). 0: no record.",
+        low=0,
+    )
+    check_response: bool = _f(
+        False, "Compare the method's response with a Neumann series (--terms) of the same images: cosine and ratio."
+    )
+    check_batches: int = _f(4, "Size of that comparison in batches.", low=1)
+    trust: str = _f(
+        "none",
+        "soba and best responses: scale the response of the next epoch by what that comparison says, "
+        "⟨response, series⟩/|response|² between 0 and 1.",
+        ("none", "check"),
+    )
+
+
+@dataclass(frozen=True, kw_only=True)
 class SearchConfig:
     """`fer-nas search`: the defaults are the published settings (Liu et al. 2019), preset `paper`."""
 
@@ -222,6 +256,7 @@ class SearchConfig:
     arch: ArchConfig = ArchConfig()
     response: ResponseConfig = ResponseConfig()
     tuning: TuningConfig = TuningConfig()
+    checks: ChecksConfig = ChecksConfig()
     weights: WeightsConfig = WeightsConfig()
     augment: AugmentConfig = AugmentConfig()
 
@@ -330,13 +365,17 @@ READ_BY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("stage_layers", "stage_operations", "stage_warmup", "skip_dropout"), ("p-darts",)),
     "temperature": ("gdas",),
     "temperature_min": ("gdas",),
-    "terms": ("implicit",),
+    "terms": ("implicit", "--check-response", "--trust"),
     **dict.fromkeys(("adjoint_rate", "adjoint_damping", "adjoint_every"), ("soba",)),
     "response_clip": ("soba", *_STN),
     **dict.fromkeys(("response", "response_input", "response_reads", "response_start", "response_rate"), _STN),
     **dict.fromkeys(("sigma", "learn_sigma", "entropy_weight", "pairs"), _STN),
     "linearize": ("darts-delta-stn",),
     **dict.fromkeys(("tune_rate", "tune_sigma"), ("--tune",)),
+    "hessian_iterations": _LEARNING,
+    "check_response": tuple(name for name in _LEARNING if name != "darts-1st"),
+    "check_batches": ("--check-response", "--trust"),
+    "trust": ("soba", *_STN),
 }
 """Settings of a search that only some methods and spaces read; for the others they are refused."""
 IN_PLACE_OF = {"p-darts": {"layers": "stage_layers", "warmup_epochs": "stage_warmup"}}

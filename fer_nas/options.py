@@ -25,6 +25,7 @@ PANELS = {
     "arch": "Architecture parameters",
     "response": "Response of the weights to λ",
     "tuning": "Training hyperparameters beside the architecture",
+    "checks": "Checks of an epoch",
     "augment": "Augmentation",
     "recipe": "Recipe",
 }

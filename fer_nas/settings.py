@@ -7,12 +7,12 @@ from collections.abc import Iterable, Mapping
 from dataclasses import Field, asdict, fields, is_dataclass, replace
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from fer_nas.artifacts import TUNABLE
 from fer_nas.config import (
     IN_PLACE_OF,
     PAPER_OF_SPACE,
     READ_BY,
     SEARCH_PRESETS,
+    TUNABLE,
     TUNING_METHODS,
     SearchConfig,
 )
@@ -85,7 +85,12 @@ def search_config(preset: str, given: dict[str, Any]) -> SearchConfig:
     space = given.get("space")
     own = SEARCH_PRESETS["paper"] | PAPER_OF_SPACE.get(str(space), {})
     config = build(SearchConfig, SEARCH_PRESETS | {"paper": own}, preset, given)
-    switched_on = ["--tune"] if tuned_names(config) else []
+    switches = {
+        "--tune": bool(tuned_names(config)),
+        "--check-response": config.checks.check_response,
+        "--trust": config.checks.trust != "none",
+    }
+    switched_on = [name for name, on in switches.items() if on]
     refuse_unread(given, READ_BY, (config.arch.method, config.arch.space, *switched_on))
     for name, instead in IN_PLACE_OF.get(config.arch.space, {}).items():
         if name in given:
@@ -114,7 +119,15 @@ def tuned_names(config: SearchConfig) -> tuple[str, ...]:
 
 
 def recipe_settings(recipe: Mapping[str, float], given: Mapping[str, Any]) -> dict[str, float]:
-    """What of a genotype's recipe a training takes: all that no option says otherwise."""
+    """What of a genotype's recipe a training takes: all that no option says otherwise; InputError for what none can."""
+    for name, value in recipe.items():
+        if name not in TUNABLE:
+            raise InputError(
+                f"the genotype's recipe holds {name!r}; known: {', '.join(TUNABLE)}; leave it out with --no-recipe"
+            )
+        low, high = TUNABLE[name]
+        if not low <= value <= high:
+            raise InputError(f"the genotype's recipe: {name} is {value:g}; it must lie between {low:g} and {high:g}")
     return {name: value for name, value in recipe.items() if name not in given}
 
 

@@ -37,6 +37,7 @@ OPTIONS = {
     "--response-input --response-reads --response-start --response-rate --sigma --learn-sigma --no-learn-sigma "
     "--entropy-weight --pairs --no-pairs --linearize --no-linearize "
     "--tune --tune-rate --tune-sigma "
+    "--hessian-iterations --check-response --no-check-response --check-batches --trust "
     f"--warmup-epochs {RUN} {DATA} {NETWORK} {SGD} {AUGMENT}",
     "train": "GENOTYPE --preset --out --resume --recipe --no-recipe --nesterov --no-nesterov --warmup-epochs --label-smoothing "
     "--drop-path --dropout --auxiliary --no-auxiliary --auxiliary-weight --ema --progressive --mixed-precision "

@@ -23,7 +23,7 @@ from fer_nas.data import batches
 from fer_nas.data.split import DataSet
 from fer_nas.errors import FerNasError, InputError
 from fer_nas.loop import EpochLoop, new_folder, prepare, prepare_again
-from fer_nas.progress import number, say
+from fer_nas.progress import Columns, number, say
 from fer_nas.report.pictures import draw_cells, draw_curves
 from fer_nas.runtime import (
     choose_device,
@@ -36,6 +36,7 @@ from fer_nas.runtime import (
     require_finite,
     save_checkpoint,
 )
+from fer_nas.search.checks import Checks
 from fer_nas.search.found import draw, genotype_file
 from fer_nas.search.guards import COLLAPSED, StableRanking, collapse_note
 from fer_nas.search.methods import METHODS
@@ -76,7 +77,9 @@ class Search(EpochLoop):
         self.seconds_before = 0.0  # spent in the epochs before this one
         self.state = build(config, dataset, device)
         self.response = ResponseRecord(device)
-        self.columns = columns({f"tuned.{name}": (name, number) for name in self.state.task.values(self.state.arch)})
+        self.checks = Checks(config, self.weights_split, self.arch_split)
+        tuned: Columns = {f"tuned.{name}": (name, number) for name in self.state.task.values(self.state.arch)}
+        self.columns = columns(self.checks.columns | tuned)
 
     @property
     def title(self) -> str:
@@ -96,6 +99,7 @@ class Search(EpochLoop):
             with fits_checkpoint(file):
                 self.response.sums.copy_(saved["response"])
                 self.stable.load_state(saved["stable"])
+                self.checks.trust = saved["trust"]
             self.ended = self.stable.reached
         if self.first:
             self.folder.keep_epochs(self.epoch - 1)
@@ -129,7 +133,7 @@ class Search(EpochLoop):
     def save(self) -> None:
         progress = [*self.progress(), self.seconds_before]
         more = {"progress": progress, "response": self.response.sums, "stable": self.stable.state()}
-        saved = self.state.checkpoint() | more
+        saved = self.state.checkpoint() | more | {"trust": self.checks.trust}
         save_checkpoint(self.folder / "checkpoint.pt", saved)
 
     def start_epoch(self) -> Iterator[Any]:
@@ -164,6 +168,7 @@ class Search(EpochLoop):
         if self.stage.learns(self.epoch) and self.step % self.config.response.arch_every == 0:
             step = state.inner_step(w.momentum, w.weight_decay)
             found = state.method.hypergradient(state.task, weights, state.arch, train, val, step)  # type: ignore[arg-type]
+            found = self.checks.trusted(found, state.task.architecture)
             self.response.add(found, state.task.architecture)
             state.move(found.total)
         if state.method.needs_response:
@@ -197,6 +202,7 @@ class Search(EpochLoop):
             "learning_rate": state.learning_rate,
             "arch_entropy": sum(entropy(part).item() for part in mixtures.values()) / len(mixtures),
             **self.response.row(),
+            **self.checks.row(state),
             "skips_normal": skips,
             "skips_reduce": count_skips(genotype.reduce),
             "peak_memory_mib": peak_memory_mib(self.device),

@@ -13,9 +13,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from fer_nas.artifacts import TUNABLE
 from fer_nas.bilevel.hyper import Part, bounded
-from fer_nas.config import AugmentConfig
+from fer_nas.config import TUNABLE, AugmentConfig
 from fer_nas.data.augment import augment
 from fer_nas.errors import InputError
 from fer_nas.space.disturb import Disturbance

@@ -11,8 +11,8 @@ import pytest
 import torch
 from rich.console import Console
 
-from fer_nas.artifacts import TUNABLE, GenotypeFile, RunFolder
-from fer_nas.config import SearchConfig
+from fer_nas.artifacts import GenotypeFile, RunFolder
+from fer_nas.config import TUNABLE, SearchConfig
 from fer_nas.data.load import load
 from fer_nas.errors import InputError
 from fer_nas.runtime import load_checkpoint

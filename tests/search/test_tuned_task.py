@@ -8,13 +8,12 @@ import pytest
 import torch
 from torch import Tensor
 
-from fer_nas.artifacts import TUNABLE
 from fer_nas.bilevel.delta_stn import DeltaSTN
 from fer_nas.bilevel.perturbation import Perturbation
 from fer_nas.bilevel.protocol import InnerStep
 from fer_nas.bilevel.response import response_layers
 from fer_nas.bilevel.stn import STN
-from fer_nas.config import AugmentConfig
+from fer_nas.config import TUNABLE, AugmentConfig
 from fer_nas.errors import InputError
 from fer_nas.space.edge import PartialEdge
 from fer_nas.space.supernet import Supernet
