@@ -35,7 +35,9 @@ class Searched:
         """What a row of the table stands for; runs of one group differ in their seed alone."""
         arch = self.config["arch"]
         name = arch["method"] if arch["space"] in arch["method"] else f"{arch['method']}, {arch['space']}"
-        return name if arch["operations"] in (None, arch["space"]) else f"{name} of {arch['operations']}"
+        name = name if arch["operations"] in (None, arch["space"]) else f"{name} of {arch['operations']}"
+        tuned = self.config.get("tuning", {}).get("tune")
+        return f"{name}, tuning {tuned}" if tuned else name
 
 
 def read(paths: Sequence[Path]) -> list[Searched]:

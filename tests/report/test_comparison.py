@@ -62,6 +62,14 @@ def runs(tmp_path: Path) -> list[Path]:
     ]
 
 
+def test_a_search_that_tunes_is_a_group_of_its_own(runs: list[Path]) -> None:
+    saved = json.loads((runs[1] / "config.json").read_text())
+    saved["config"]["tuning"] = {"tune": "dropout"}
+    (runs[1] / "config.json").write_text(json.dumps(saved))
+    names = ["soba, gdas of fer", "soba, gdas of fer, tuning dropout", "random, gdas of fer"]
+    assert list(groups(read(runs))) == names
+
+
 def test_table(runs: list[Path]) -> None:
     searches = read(runs)
     assert list(groups(searches)) == ["soba, gdas of fer", "random, gdas of fer"]
