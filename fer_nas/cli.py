@@ -54,6 +54,7 @@ for command in (
     model_commands.evaluate,
     model_commands.verify,
     study_commands.compare,
+    study_commands.study,
     study_commands.toy,
 ):
     app.command()(command)

@@ -103,3 +103,29 @@ def bench_search(
     if out is not None:
         write_json(out, record)
     search_bench.show(record, as_json)
+
+
+@guarded
+def study(
+    plan: Annotated[str, typer.Argument(help="methods (ten searches side by side), or networks (the four networks).")],
+    data: Annotated[str, typer.Option("--data", help="FER2013, in any form that fer-nas reads.")],
+    out: Annotated[Path, typer.Option("--out", help="Folder of the study; one that was stopped goes on.")],
+    scale: Annotated[str, typer.Option("--scale", help="quick, cpu or paper (for a GPU).")] = "quick",
+    labels: Annotated[str, typer.Option("--labels", help="FER2013's official labels, or the votes: ferplus.")] = (
+        "fer2013"
+    ),
+    cifar10: Annotated[str | None, typer.Option("--cifar10", help="CIFAR-10, for the plan networks.")] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Seeds from 0 on.")] = 3,
+    threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads of a run.")] = 1,
+    device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
+) -> None:
+    """Search with several methods and seeds, train what each finds at equal size and recipe, and write one table."""
+    from fer_nas.studies.searches import Runner, Study, check, markdown
+
+    asked = Study(
+        plan=plan, scale=scale, data=data, labels=labels, cifar10=cifar10, seeds=seeds, threads=threads, device=device
+    )
+    check(asked, out)
+    notes = Console(stderr=True)
+    found = Runner(asked, out, lambda line: notes.print(line, highlight=False, markup=False, soft_wrap=True)).run()
+    typer.echo(markdown(found), nl=False)

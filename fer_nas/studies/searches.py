@@ -1,0 +1,219 @@
+"""A study of searches: every line of a plan with every seed, the network that each derives at equal size, one table.
+
+Searches and trainings are runs of `fer-nas search` and `fer-nas train` in processes of their own, whose folders anyone
+can open; a study that was stopped goes on from them. Validation chooses epochs and genotypes, the test split is read
+once for each training, and chooses nothing.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from fer_nas.artifacts import Genotype, GenotypeFile, RunFolder, read_json, write_json, write_text
+from fer_nas.errors import FerNasError, InputError
+from fer_nas.report.comparison import spread
+from fer_nas.runtime import Interrupted
+from fer_nas.space.network import Network
+from fer_nas.studies.plans import PLANS, SCALES, SETTINGS, Line, Options
+
+CHANNELS = range(2, 129)
+"""Among which a derived network's are chosen."""
+SIGINT = 130
+
+
+@dataclass(frozen=True, kw_only=True)
+class Study:
+    """What `fer-nas study` was asked for; `cifar10` is read by plans that search on it."""
+
+    plan: str
+    scale: str
+    data: str
+    labels: str = "fer2013"
+    cifar10: str | None = None
+    seeds: int = 3
+    threads: int = 1
+    device: str = "auto"
+
+
+class Runner:
+    """Runs what is missing of a study in its folder."""
+
+    def __init__(self, study: Study, out: Path, note: Callable[[str], None]) -> None:
+        self.study, self.out, self.note = study, out, note
+        self.plan, self.scale = PLANS[study.plan], SCALES[study.scale]
+
+    def run(self) -> dict[str, Any]:
+        """Everything, then the tables: study.json's value."""
+        for seed in range(self.study.seeds):
+            for line in self.plan.lines:
+                self.search(line, seed)
+                self.train(line, seed, "as in the table")
+        for name in self.plan.retrained:
+            line = next(line for line in self.plan.lines if line.name == name)
+            best = max(range(self.study.seeds), key=lambda seed: self.figures(line, seed)["val_accuracy"])
+            for setting in SETTINGS:
+                self.train(line, best, setting)
+        found = self.result()
+        write_json(self.out / "study.json", found)
+        write_text(self.out / "study.md", markdown(found))
+        return found
+
+    def place(self, line: Line, seed: int, setting: str | None = None) -> Path:
+        name = f"{plain(line.name)}-{seed}"
+        return self.out / "searches" / name if setting is None else self.out / "trainings" / f"{name}-{plain(setting)}"
+
+    def search(self, line: Line, seed: int) -> None:
+        place, images = self.place(line, seed), self.study.cifar10 if line.on == "cifar10" else self.study.data
+        labels = () if line.on == "cifar10" else ("--labels", self.study.labels)
+        if not (place / "cells.png").exists():
+            words = ["--data", str(images), *labels, *self.scale.search, *line.search]
+            self.command("search", place, [*words, *self.common(seed)])
+
+    def train(self, line: Line, seed: int, setting: str) -> None:
+        place = self.place(line, seed, setting)
+        if (place / "test.json").exists():
+            return
+        channels = self.channels(GenotypeFile.load(self.place(line, seed) / "genotype.json").genotype)
+        words = ["--data", self.study.data, "--labels", self.study.labels, *self.scale.train]
+        words += ["--layers", str(self.scale.layers), "--channels", str(channels), "--no-recipe", *SETTINGS[setting]]
+        self.command("train", place, [*words, *self.common(seed)], [str(self.place(line, seed))])
+
+    def common(self, seed: int) -> Options:
+        return ("--seed", str(seed), "--threads", str(self.study.threads), "--device", self.study.device)
+
+    def channels(self, genotype: Genotype) -> int:
+        """At which the derived network is nearest to the scale's number of parameters."""
+        size = 32 if self.study.scale == "paper" else 24
+
+        def distance(channels: int) -> int:
+            with torch.device("meta"):
+                network = Network(
+                    genotype, classes=7, c_in=1, image_size=size, channels=channels, layers=self.scale.layers
+                )
+            return abs(sum(p.numel() for p in network.parameters()) - self.scale.parameters)
+
+        return min(CHANNELS, key=distance)
+
+    def command(self, verb: str, place: Path, words: Sequence[str], arguments: Sequence[str] = ()) -> None:
+        """One run, new or resumed, with its output in a log beside the folder. FerNasError where it fails."""
+        new = not (place / "config.json").exists()
+        given = [*arguments, *words, "--out", str(place)] if new else ["--resume", str(place)]
+        place.parent.mkdir(parents=True, exist_ok=True)
+        log = place.with_suffix(".log")
+        self.note(f"{verb} {place.name}{'' if new else ', resumed'}")
+        with (
+            log.open("a", encoding="utf-8") as lines,
+            subprocess.Popen([sys.executable, "-m", "fer_nas", verb, *given], stdout=lines, stderr=lines) as process,
+        ):
+            try:
+                code = process.wait()
+            except KeyboardInterrupt:  # the run has it too, and keeps what it has
+                process.wait()
+                code = SIGINT
+        if code == SIGINT:
+            raise Interrupted(2, "stopped; the same command goes on")
+        if code:
+            raise FerNasError(f"{verb} {place.name} ended with {code}; see {log}, then give the same command again")
+
+    def figures(self, line: Line, seed: int, setting: str = "as in the table") -> dict[str, Any]:
+        found: dict[str, Any] = read_json(self.place(line, seed, setting) / "test.json", "test figures")
+        return found
+
+    def result(self) -> dict[str, Any]:
+        rows = []
+        for line in self.plan.lines:
+            seeds = []
+            for seed in range(self.study.seeds):
+                epochs = RunFolder.open(self.place(line, seed)).metrics()
+                trained = self.figures(line, seed)
+                seeds.append(
+                    {
+                        "seed": seed,
+                        "supernet_val_accuracy": epochs[-1]["val_accuracy"] if epochs else None,
+                        "search_seconds": sum(row["seconds"] for row in epochs),
+                        "peak_memory_mib": max((row["peak_memory_mib"] for row in epochs), default=None),
+                        **{name: trained[name] for name in ("val_accuracy", "accuracy", "parameters", "flops", "n")},
+                    }
+                )
+            rows.append({"name": line.name, "options": list(line.search), "on": line.on, "seeds": seeds})
+        retrained = [
+            {"name": path.name, "setting": setting, "seed": seed, "line": name, **self._kept(path)}
+            for name in self.plan.retrained
+            for line in self.plan.lines
+            if line.name == name
+            for seed in range(self.study.seeds)
+            for setting in SETTINGS
+            if setting != "as in the table" and (path := self.place(line, seed, setting)).exists()
+        ]
+        about = {name: getattr(self.study, name) for name in ("plan", "scale", "labels", "seeds", "threads", "device")}
+        scale = {"search": list(self.scale.search), "train": list(self.scale.train), "target": self.scale.parameters}
+        return about | {"options": scale, "rows": rows, "retrained": retrained}
+
+    @staticmethod
+    def _kept(path: Path) -> dict[str, Any]:
+        found = read_json(path / "test.json", "test figures")
+        return {name: found[name] for name in ("val_accuracy", "accuracy", "n")}
+
+
+def plain(name: str) -> str:
+    """A name as part of a folder's."""
+    return name.lower().replace("δ", "delta").replace(" ", "-")
+
+
+def words(values: Sequence[float | None], scale: float = 1.0, digits: int = 1) -> str:
+    """mean ± standard deviation over seeds; – where there is none."""
+    found = spread([value for value in values if value is not None])
+    if found is None:
+        return "–"
+    mean, deviation = (None if x is None else f"{scale * x:,.{digits}f}" for x in found)
+    return f"{mean}" if deviation is None else f"{mean} ± {deviation}"
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """Two tables: the lines over their seeds, and the retrained genotypes by setting."""
+    n = found["rows"][0]["seeds"][0]["n"]
+    head = [
+        "search", "supernet val accuracy %", "val accuracy %", f"test accuracy % (n {n:,})", "parameters", "MFLOPs",
+        "search s", "peak MiB",
+    ]  # fmt: skip
+    columns: list[tuple[str, float, int]] = [
+        ("supernet_val_accuracy", 100, 1), ("val_accuracy", 100, 1), ("accuracy", 100, 1), ("parameters", 1, 0),
+        ("flops", 1e-6, 1), ("search_seconds", 1, 0), ("peak_memory_mib", 1, 0),
+    ]  # fmt: skip
+    lines = [f"| {' | '.join(head)} |", "| --- |" + " --- |" * len(columns)]
+    for row in found["rows"]:
+        cells = [words([seed[name] for seed in row["seeds"]], scale, digits) for name, scale, digits in columns]
+        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
+    if found["retrained"]:
+        settings = list(dict.fromkeys(row["setting"] for row in found["retrained"]))
+        lines += ["", f"| best genotype of | seed | {' | '.join(f'{s}, val / test %' for s in settings)} |"]
+        lines.append("| --- | --- |" + " --- |" * len(settings))
+        for name in dict.fromkeys(row["line"] for row in found["retrained"]):
+            mine = {row["setting"]: row for row in found["retrained"] if row["line"] == name}
+            cells = [f"{100 * mine[s]['val_accuracy']:.1f} / {100 * mine[s]['accuracy']:.1f}" for s in settings]
+            lines.append(f"| {name} | {next(iter(mine.values()))['seed']} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
+
+def check(study: Study, out: Path) -> None:
+    """InputError for what cannot be run, or a folder that holds another study."""
+    for value, table, option in ((study.plan, PLANS, "PLAN"), (study.scale, SCALES, "--scale")):
+        if value not in table:
+            raise InputError(f"{option} is {value!r}; choose from {', '.join(table)}")
+    if any(line.on == "cifar10" for line in PLANS[study.plan].lines) and study.cifar10 is None:
+        raise InputError(f"the plan {study.plan} searches on CIFAR-10 too; give its folder with --cifar10")
+    asked = {name: getattr(study, name) for name in Study.__dataclass_fields__}
+    kept = out / "plan.json"
+    if kept.exists():
+        if read_json(kept, "study") != asked:
+            raise InputError(f"{out} holds a study with other options; give another --out, or the same options")
+    elif out.exists() and any(out.iterdir()):
+        raise InputError(f"{out} is not empty; give another --out")
+    write_json(kept, asked)
