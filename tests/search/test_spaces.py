@@ -1,4 +1,4 @@
-"""Spaces and samplers: what each one's definition says, and that every method learns in each."""
+"""Spaces and samplers: what each one's definition says, and which part of λ learns."""
 
 from __future__ import annotations
 
@@ -30,7 +30,6 @@ from fer_nas.space.variants import SPACES, find_space
 Searched = Callable[..., RunFolder]
 StateOf = Callable[..., State]
 NEW = ("pc-darts", "gdas", "i-darts")
-LEARNING = [name for name, row in METHODS.items() if row.make]
 
 
 @pytest.fixture(scope="module")
@@ -50,10 +49,10 @@ def examples(count: int = 6) -> tuple[torch.Tensor, torch.Tensor]:
     return 255 * torch.rand(count, 1, 16, 16, generator=draw), torch.randint(0, 7, (count,), generator=draw)
 
 
-@pytest.mark.parametrize("method", LEARNING)
+@pytest.mark.parametrize("method", ["darts-2nd", "soba", "darts-stn"])
 @pytest.mark.parametrize("space", NEW)
-def test_every_method_moves_lambda_in_every_space(space: str, method: str, state_of: StateOf) -> None:
-    """Two steps of λ and w, as the search makes them; the darts space stands in test_methods.py."""
+def test_which_part_of_lambda_has_which_gradient(space: str, method: str, state_of: StateOf) -> None:
+    """Two steps of λ and w, as the search makes them; every pair stands in test_pairs.py."""
     state = state_of(space=space, method=method, layers=1)
     batch, task = examples(), state.task
     for number in range(2):
@@ -62,10 +61,9 @@ def test_every_method_moves_lambda_in_every_space(space: str, method: str, state
         found = state.method.hypergradient(task, task.weights(), state.arch, batch, batch, step)
         assert found.total.isfinite().all() and found.total.abs().max() > 0
         state.accept(*state.method.fit(task, task.weights(), state.arch.detach(), [batch], step))
-    if method != "darts-1st":
-        task.sample(generator(1))
-        found = state.method.hypergradient(task, task.weights(), state.arch, batch, batch, state.inner_step(0.9, 3e-4))
-        assert found.response.abs().max() > 0
+    task.sample(generator(1))
+    found = state.method.hypergradient(task, task.weights(), state.arch, batch, batch, state.inner_step(0.9, 3e-4))
+    assert found.response.abs().max() > 0
     for name, part in task.layout.split(found.total).items():
         # The one cell reduces; normal cells' λ moves only what a best response lets read it, stem and classifier.
         assert (part.abs().max() > 0) == (name.startswith("reduce") or METHODS[method].response), name
