@@ -57,9 +57,8 @@ class Runner:
                 self.train(line, seed, "as in the table")
         for name in self.plan.retrained:
             line = next(line for line in self.plan.lines if line.name == name)
-            best = max(range(self.study.seeds), key=lambda seed: self.figures(line, seed)["val_accuracy"])
             for setting in SETTINGS:
-                self.train(line, best, setting)
+                self.train(line, self.best(line), setting)
         found = self.result()
         write_json(self.out / "study.json", found)
         write_text(self.out / "study.md", markdown(found))
@@ -126,6 +125,10 @@ class Runner:
         found: dict[str, Any] = read_json(self.place(line, seed, setting) / "test.json", "test figures")
         return found
 
+    def best(self, line: Line) -> int:
+        """The seed whose derived network validation prefers."""
+        return max(range(self.study.seeds), key=lambda seed: self.figures(line, seed)["val_accuracy"])
+
     def result(self) -> dict[str, Any]:
         rows = []
         for line in self.plan.lines:
@@ -150,7 +153,7 @@ class Runner:
             if line.name == name
             for seed in range(self.study.seeds)
             for setting in SETTINGS
-            if setting != "as in the table" and (path := self.place(line, seed, setting)).exists()
+            if seed == self.best(line) and (path := self.place(line, seed, setting)).exists()
         ]
         about = {name: getattr(self.study, name) for name in ("plan", "scale", "labels", "seeds", "threads", "device")}
         scale = {"search": list(self.scale.search), "train": list(self.scale.train), "target": self.scale.parameters}

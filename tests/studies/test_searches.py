@@ -1,0 +1,106 @@
+"""The study of searches: its tables are options that exist, and a small one runs, goes on and is told."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from typer.testing import CliRunner
+
+from fer_nas.cli import app
+from fer_nas.config import SearchConfig, TrainConfig
+from fer_nas.errors import FerNasError, InputError
+from fer_nas.settings import flat_fields, option_type, override
+from fer_nas.space.genotypes import GENOTYPES
+from fer_nas.space.network import Network
+from fer_nas.studies import searches
+from fer_nas.studies.plans import PLANS, SCALES, SETTINGS, Line, Plan, Scale
+from fer_nas.studies.searches import Runner, Study, check, markdown, words
+
+
+def settings(kind, options) -> dict:
+    """`--name value` pairs as values of a configuration."""
+    known, given = flat_fields(kind), {}
+    for name, value in zip(options[::2], options[1::2], strict=True):
+        name = name.removeprefix("--").replace("-", "_")
+        if name != "preset":
+            given[name] = option_type(known[name][2])(value)
+    return given
+
+
+@pytest.mark.parametrize("scale", SCALES)
+def test_every_line_and_setting_is_made_of_options_that_exist(scale):
+    for plan in PLANS.values():
+        for line in plan.lines:
+            override(SearchConfig(), settings(SearchConfig, (*SCALES[scale].search, *line.search)))
+        assert set(plan.retrained) <= {line.name for line in plan.lines}
+    for setting in SETTINGS.values():
+        override(TrainConfig(), settings(TrainConfig, (*SCALES[scale].train, *setting)))
+
+
+def test_channels_bring_a_network_near_to_the_size_of_the_others(tmp_path):
+    runner = Runner(Study(plan="methods", scale="quick", data="drawn"), tmp_path, lambda line: None)
+    for name in ("DARTS_V2", "conv3"):
+        chosen = runner.channels(GENOTYPES[name])
+        sizes = {}
+        for channels in (chosen - 1, chosen, chosen + 1):
+            network = Network(GENOTYPES[name], classes=7, c_in=1, image_size=24, channels=channels, layers=4)
+            sizes[channels] = sum(p.numel() for p in network.parameters())
+        assert min(sizes, key=lambda channels: abs(sizes[channels] - 60_000)) == chosen
+
+
+@pytest.fixture
+def small(monkeypatch):
+    tiny = Scale(
+        search=("--preset", "tiny", "--epochs", "2", "--limit", "64", "--operations", "fer", "--channels", "2"),
+        train=("--preset", "tiny", "--epochs", "1", "--limit", "64", "--warmup-epochs", "0"),
+        parameters=3000,
+        layers=3,
+    )
+    lines = (
+        Line(name="first order", search=("--method", "darts-1st")),
+        Line(name="random", search=("--method", "random")),
+    )
+    monkeypatch.setitem(PLANS, "methods", Plan(lines=lines, retrained=("random",)))
+    monkeypatch.setitem(SCALES, "quick", tiny)
+
+
+@pytest.mark.slow
+def test_a_small_study_runs_and_what_is_there_is_not_run_again(small, tmp_path):
+    asked = ["study", "methods", "--data", "drawn", "--seeds", "1", "--out", str(tmp_path / "s")]
+    said = CliRunner().invoke(app, asked)
+    assert said.exit_code == 0, said.output
+    found = json.loads((tmp_path / "s" / "study.json").read_text())
+    first, random = found["rows"]
+    assert first["seeds"][0]["search_seconds"] > 0 == random["seeds"][0]["search_seconds"]
+    assert {row["setting"] for row in found["retrained"]} == set(SETTINGS)
+    assert (tmp_path / "s" / "study.md").read_text() == markdown(found) and "first order" in said.stdout
+    stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "s").rglob("*.log")}
+    assert CliRunner().invoke(app, asked).exit_code == 0
+    assert stamps == {path: path.stat().st_mtime_ns for path in (tmp_path / "s").rglob("*.log")}
+    with pytest.raises(InputError, match="other options"):
+        check(Study(plan="methods", scale="quick", data="drawn", labels="ferplus", seeds=1), tmp_path / "s")
+
+
+def test_a_run_that_fails_is_told_with_its_log(small, tmp_path):
+    study = Study(plan="methods", scale="quick", data=str(tmp_path / "nowhere.zip"), seeds=1)
+    with pytest.raises(FerNasError, match=r"search first-order-0 ended with 2; see .*first-order-0\.log"):
+        Runner(study, tmp_path / "s", lambda line: None).run()
+
+
+def test_what_cannot_be_run_is_refused(tmp_path):
+    with pytest.raises(InputError, match="methods, networks"):
+        check(Study(plan="all", scale="quick", data="drawn"), tmp_path / "a")
+    with pytest.raises(InputError, match="--scale"):
+        check(Study(plan="methods", scale="huge", data="drawn"), tmp_path / "a")
+    with pytest.raises(InputError, match="--cifar10"):
+        check(Study(plan="networks", scale="quick", data="drawn"), tmp_path / "a")
+    (tmp_path / "b").mkdir()
+    (tmp_path / "b" / "mine.txt").write_text("x")
+    with pytest.raises(InputError, match="not empty"):
+        check(Study(plan="methods", scale="quick", data="drawn"), tmp_path / "b")
+
+
+def test_words_tell_mean_and_spread():
+    assert words([0.5, 0.6], 100) == "55.0 ± 7.1" and words([0.5], 100) == "50.0" and words([None]) == "–"
+    assert searches.plain("Δ-STN") == "delta-stn"
