@@ -101,3 +101,5 @@ def test_wrong_options(words: str, said: str) -> None:
 def test_a_batch_of_one() -> None:
     with pytest.raises(InputError, match="at least 2"):
         options(batch_size=1)
+    with pytest.raises(InputError, match="--space p-darts: its stages are supernets of darts"):
+        options(space="p-darts")
