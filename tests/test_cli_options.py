@@ -40,8 +40,8 @@ OPTIONS = {
     "--hessian-iterations --check-response --no-check-response --check-batches --trust "
     f"--warmup-epochs {RUN} {DATA} {NETWORK} {SGD} {AUGMENT}",
     "train": "GENOTYPE --preset --out --resume --recipe --no-recipe --nesterov --no-nesterov --warmup-epochs "
-    "--label-smoothing --drop-path --dropout --auxiliary --no-auxiliary --auxiliary-weight --ema --progressive --mixed-precision "
-    f"--no-mixed-precision --initialize-from {RUN} {DATA} {NETWORK} {SGD} {AUGMENT}",
+    "--label-smoothing --drop-path --dropout --auxiliary --no-auxiliary --auxiliary-weight --ema --progressive "
+    f"--mixed-precision --no-mixed-precision --initialize-from {RUN} {DATA} {NETWORK} {SGD} {AUGMENT}",
     "tune": "--out --resume --methods --budget --clock --seeds --seed --device --threads --problem --hyperparameters "
     "--width --wrong-labels --batch-size --learning-rate --momentum --hyper-learning-rate --train-steps "
     f"--warmup-epochs --perturbation --perturb --entropy-weight --neumann-terms --trial-epochs {DATA}",
