@@ -153,7 +153,7 @@ def checkpoint(
     task: CellSearch, weights: Params, hyper: Tensor, train: Any, val: Any, batch: Any, step: InnerStep,
     adjoint: CarriedAdjoint, learners: dict[str, Learned], number: int,
 ) -> list[dict[str, Any]]:  # fmt: skip
-    truth = Neumann(terms=16, scale=RATE / (1 - MOMENTUM)).hypergradient(task, weights, hyper, train, val, STEP)
+    truth = Neumann(terms=16, scale=RATE).hypergradient(task, weights, hyper, train, val, STEP)
     wanted = truth.total - truth.direct
     vals = [batch(val, BATCH) for _ in range(DRAWS)]
     trains = [batch(train, BATCH) for _ in range(DRAWS)]

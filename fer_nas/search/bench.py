@@ -40,7 +40,8 @@ CLASSES = 10
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
-    """steps: timed steps of each search; one more before them warms up."""
+    """steps: timed steps of each search; one more before them warms up. A method of best responses may be followed by
+    `:published`, the form of its paper."""
 
     methods: tuple[str, ...] = ("darts-1st", "darts-2nd")
     forms: tuple[str, ...] = ("plain", "fast")
@@ -71,10 +72,12 @@ class Contestant:
     """One search: a method with one form of the supernet."""
 
     def __init__(self, options: BenchOptions, method: str, form: str) -> None:
+        name, _, response = method.partition(":")
         config = override(
             SearchConfig(),
             {
-                "method": method,
+                "method": name,
+                **({"response": response} if response else {}),
                 "space": options.space,
                 "form": "fast" if form == "fast" else "plain",
                 "batch_size": options.batch_size,
