@@ -29,6 +29,7 @@ OPTIONS = {
     "doctor": "--json",
     "toy": "--out --json",
     "compare": "RUNS --out",
+    "study": "PLAN --data --out --scale --labels --cifar10 --seeds --threads --device",
     "search": "--preset --out --resume --seeds --rank-epochs --method --space --form "
     "--arch-learning-rate --arch-weight-decay "
     "--operations --max-skips --stable-epochs --auxiliary-skip --stage-layers --stage-operations --stage-warmup "
