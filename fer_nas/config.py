@@ -155,6 +155,12 @@ class ResponseConfig:
 
     arch_every: int = _f(1, "Steps of the weights for each step of λ.", low=1)
     terms: int = _f(10, "implicit, --check-response: terms of the Neumann series.", low=1)
+    solve_batch: int | None = _f(
+        None,
+        "implicit: training images for the series, drawn anew at each step of λ; the step's own batch where not given. "
+        "A larger one is less noisy and costs accordingly.",
+        low=2,
+    )
     adjoint_rate: float = _f(0.05, "soba: rate of the carried adjoint's step.", low=0)
     adjoint_damping: float = _f(1.0, "soba: damping μ of (H + μ)⁻¹, which bounds the adjoint where H is flat.", low=0)
     adjoint_every: int = _f(2, "soba: steps of λ for each step of the adjoint, which has most of the price.", low=1)
@@ -365,6 +371,7 @@ READ_BY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("stage_layers", "stage_operations", "stage_warmup", "skip_dropout"), ("p-darts",)),
     "temperature": ("gdas",),
     "temperature_min": ("gdas",),
+    "solve_batch": ("implicit",),
     "terms": ("implicit", "--check-response", "--trust"),
     **dict.fromkeys(("adjoint_rate", "adjoint_damping", "adjoint_every"), ("soba",)),
     "response_clip": ("soba", *_STN),

@@ -34,7 +34,7 @@ OPTIONS = {
     "--arch-learning-rate --arch-weight-decay "
     "--operations --max-skips --stable-epochs --auxiliary-skip --stage-layers --stage-operations --stage-warmup "
     "--skip-dropout --temperature --temperature-min "
-    "--arch-every --terms --adjoint-rate --adjoint-damping --adjoint-every --response --response-clip "
+    "--arch-every --terms --solve-batch --adjoint-rate --adjoint-damping --adjoint-every --response --response-clip "
     "--response-input --response-reads --response-start --response-rate --sigma --learn-sigma --no-learn-sigma "
     "--entropy-weight --pairs --no-pairs --linearize --no-linearize "
     "--tune --tune-rate --tune-sigma "

@@ -167,7 +167,8 @@ class Search(EpochLoop):
         weights = state.task.weights()
         if self.stage.learns(self.epoch) and self.step % self.config.response.arch_every == 0:
             step = state.inner_step(w.momentum, w.weight_decay)
-            found = state.method.hypergradient(state.task, weights, state.arch, train, val, step)  # type: ignore[arg-type]
+            solved = train if self.config.response.solve_batch is None else self.solve_images()
+            found = state.method.hypergradient(state.task, weights, state.arch, solved, val, step)  # type: ignore[arg-type]
             found = self.checks.trusted(found, state.task.architecture)
             self.response.add(found, state.task.architecture)
             state.move(found.total)
@@ -182,6 +183,13 @@ class Search(EpochLoop):
         torch.nn.utils.clip_grad_norm_(list(weights.values()), w.gradient_clip)
         state.weights_optimizer.step()
         return loss.detach()
+
+    def solve_images(self) -> tuple[Tensor, Tensor]:
+        """`--solve-batch` images of w's half for this step of λ, changed as the search's are."""
+        response, run = self.config.response, self.config.run
+        draw = generator(run.seed, self.epoch, self.step, "solve")
+        size = response.solve_batch or run.batch_size
+        return next(batches.epoch(self.weights_split, size, generator=draw, augment=self.config.augment))
 
     def row(self) -> dict[str, Any]:
         state = self.state

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from rich.console import Console
 
 from fer_nas.artifacts import RunFolder
 from fer_nas.bilevel.response import response_layers
@@ -17,6 +18,7 @@ from fer_nas.data.split import Split
 from fer_nas.errors import InputError
 from fer_nas.runtime import generator, load_checkpoint
 from fer_nas.search.methods import FORMS, METHODS, form
+from fer_nas.search.run import Search
 from fer_nas.search.state import State, validate
 from fer_nas.search.state import build as build_state
 
@@ -41,6 +43,32 @@ def test_lambda_moves_and_the_response_is_recorded(
     assert last["response_ratio"] > 0 and -1 <= last["response_cosine"] <= 1
     if method != "implicit":
         assert last["response_ratio"] <= 0.5 + 1e-6  # the bound on the response
+
+
+def test_the_series_can_have_images_of_its_own(configured: Configured, cases: Path, tmp_path: Path) -> None:
+    """--solve-batch: as many images of w's half as asked for, others at every step, the same when it is done again."""
+    config = configured(cases / "fer.csv", method="implicit", terms=1, solve_batch=5)
+    dataset = load(config.data, seed=config.run.seed)
+    run = Search(config, RunFolder(tmp_path), dataset, Console(quiet=True))
+    images = [run.solve_images()[0]]
+    run.step += 1
+    images.append(run.solve_images()[0])
+    run.step -= 1
+    assert all(len(part) == 5 for part in images) and not torch.equal(*images)
+    assert torch.equal(run.solve_images()[0], images[0])
+    given: list[int] = []
+    real = run.state.method
+
+    class Spy:
+        needs_response = False
+
+        def hypergradient(self, task, weights, hyper, train, val, step):  # type: ignore[no-untyped-def]
+            given.append(len(train[0]))
+            return real.hypergradient(task, weights, hyper, train, val, step)
+
+    run.state.method = Spy()  # type: ignore[assignment]
+    run.one_step(next(iter(run.start_epoch())))
+    assert given == [5] and config.run.batch_size != 5
 
 
 @pytest.mark.parametrize("method", ["soba", "darts-delta-stn"])
