@@ -195,6 +195,12 @@ class ResponseConfig:
     sigma: float | None = _f(None, "Standard deviation of λ's perturbation at the start.", low=1e-6)
     learn_sigma: bool | None = _f(None, "Learn the perturbation's scale, in a step of λ under noise.")
     entropy_weight: float = _f(1e-3, "Weight τ of the perturbation's entropy, where its scale is learned.", low=0)
+    perturb: str = _f(
+        "batch",
+        "Best responses: another λ for every batch, or for every example, which is less noisy and costs more; with a "
+        "softmax over each edge alone, in the plain form.",
+        ("batch", "example"),
+    )
     pairs: bool | None = _f(None, "Perturb by ε and −ε on the same batch, which cancels noise for twice the time.")
     linearize: bool | None = _f(
         None, "darts-delta-stn: learn the response on the linearized network, as published, or on the network itself."
@@ -376,7 +382,7 @@ READ_BY: dict[str, tuple[str, ...]] = {
     **dict.fromkeys(("adjoint_rate", "adjoint_damping", "adjoint_every"), ("soba",)),
     "response_clip": ("soba", *_STN),
     **dict.fromkeys(("response", "response_input", "response_reads", "response_start", "response_rate"), _STN),
-    **dict.fromkeys(("sigma", "learn_sigma", "entropy_weight", "pairs"), _STN),
+    **dict.fromkeys(("sigma", "learn_sigma", "entropy_weight", "pairs", "perturb"), _STN),
     "linearize": ("darts-delta-stn",),
     **dict.fromkeys(("tune_rate", "tune_sigma"), ("--tune",)),
     "hessian_iterations": _LEARNING,

@@ -79,7 +79,9 @@ class Row:
 
 
 def needs_plain_form(config: SearchConfig) -> bool:
-    """Whether the method differentiates the network twice, or forward."""
+    """Whether the method differentiates the network twice or forward, or has another λ for each example."""
+    if METHODS[config.arch.method].response and config.response.perturb == "example":
+        return True
     if config.arch.method == "darts-delta-stn":
         return form(config.response).linearize
     return METHODS[config.arch.method].twice
@@ -114,6 +116,7 @@ def _best_response(kind: type[STN], config: SearchConfig, features: Features, la
             learning_rate=rate,
             entropy_weight=config.response.entropy_weight,
             pairs=chosen.pairs,
+            per=config.response.perturb,
             seed=config.run.seed,
         ),
         outer_noise=chosen.learn_sigma,

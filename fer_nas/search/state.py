@@ -21,7 +21,7 @@ from fer_nas.search.methods import FEATURE_SCALE, METHODS, form, needs_plain_for
 from fer_nas.search.stages import plan
 from fer_nas.settings import tuned_names
 from fer_nas.space.supernet import Supernet
-from fer_nas.space.variants import find_space
+from fer_nas.space.variants import SearchSpace, find_space
 from fer_nas.tasks.cells import CellSearch, responsive
 from fer_nas.tasks.tuned import Tuned
 
@@ -133,16 +133,18 @@ def build(
     tuned = Tuned(names=names, augment=config.augment) if names else None
     if row.make is None:
         raise InputError(f"{config.arch.method} learns nothing that could be measured or trained")
+    if row.response and config.response.perturb == "example":
+        refuse_rows(config, space)
     if needs_plain_form(config):
         if parallel.count() > 1:
             raise InputError(
-                f"{config.arch.method} differentiates the network twice or forward, which processes cannot share; run "
-                "it in one process, without torchrun"
+                f"{config.arch.method} differentiates the network twice or forward, or has a λ for each example, which "
+                "processes cannot share; run it in one process, without torchrun"
             )
         if wanted == "fast":
             raise InputError(
-                f"--form fast: {config.arch.method} differentiates the network twice or forward, which the fast form "
-                "cannot; use --form plain"
+                f"--form fast: {config.arch.method} differentiates the network twice or forward, or has a λ for each "
+                "example, which the fast form cannot; use --form plain"
             )
         wanted = "plain"
     if any(one.skip_dropout for one in plan(config)) and wanted == "fast":
@@ -175,6 +177,19 @@ def build(
         ),
         arch_optimizer=arch_optimizer(config, task, arch),
     )
+
+
+def refuse_rows(config: SearchConfig, space: SearchSpace) -> None:
+    """InputError for what --perturb example cannot be combined with."""
+    wrong = None
+    if not space.takes_rows or space.auxiliary or config.arch.space == "p-darts":
+        wrong = f"the space {config.arch.space}" if not space.auxiliary else "--auxiliary-skip"
+    if config.tuning.tune:
+        wrong = "--tune"
+    if wrong:
+        raise InputError(
+            f"--perturb example gives each example its own mixture, which {wrong} has not; use --perturb batch"
+        )
 
 
 def arch_optimizer(config: SearchConfig, task: CellSearch, arch: Tensor) -> torch.optim.Adam:

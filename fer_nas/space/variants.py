@@ -58,6 +58,11 @@ class SearchSpace:
         """Edges of a cell: every node sees the two inputs and all nodes before it (14 for four nodes)."""
         return sum(2 + node for node in range(self.nodes))
 
+    @property
+    def takes_rows(self) -> bool:
+        """Whether mixtures can differ from example to example: those of one softmax on each edge, all of which run."""
+        return self.relax is softmax_per_edge and self.edge is FullEdge and not (self.weighs_edges or self.samples)
+
     def parts(self) -> dict[str, tuple[int, ...]]:
         """λ's parts, kind by kind: name → shape."""
         shapes: dict[str, tuple[int, ...]] = {}

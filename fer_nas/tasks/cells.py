@@ -17,7 +17,7 @@ from torch.func import functional_call
 from fer_nas import parallel
 from fer_nas.bilevel.hyper import HyperLayout
 from fer_nas.bilevel.protocol import Params
-from fer_nas.bilevel.response import Reads, best_response, plain_weights
+from fer_nas.bilevel.response import Reads, best_response, plain_weights, with_response
 from fer_nas.errors import InputError
 from fer_nas.space.disturb import Disturbance, SkipDropout
 from fer_nas.space.fast import fast_logits, has_fast_form
@@ -126,14 +126,14 @@ class CellSearch:
         scale: of the mixtures. Hyperparameters are their unconstrained distance from the start.
         """
         found = [
-            scale * (self.space.relax(part) if name in KINDS else edge_weights(part)).flatten()
+            scale * (self.space.relax(part).flatten(-2) if name in KINDS else edge_weights(part))
             for name, part in self.space.among(
-                self.arch_layout.split(hyper[self.architecture]), self.supernet.kept
+                self.arch_layout.split(hyper[..., self.architecture]), self.supernet.kept
             ).items()
         ]
         if self.tuned:
             found.append(hyper[self.behind] - self.start.to(hyper))
-        return torch.cat(found)
+        return torch.cat(found, -1)
 
     def values(self, hyper: Tensor) -> dict[str, float]:
         """The training hyperparameters of λ, as numbers by name."""
@@ -150,7 +150,12 @@ class CellSearch:
         response: Tensor | None = None,
         disturb: Disturbance | None = None,
     ) -> Tensor:
-        """(B, K); `response` (n,) is what the best-response layers read, None their r = 0."""
+        """(B, K); `response` (n,) is what the best-response layers read, None their r = 0.
+
+        λ may be (B, n), another one for each example, and the response then is too.
+        """
+        if hyper.dim() == 2:
+            return self._by_example(weights, hyper, images, response)
         if self.learner is not None:
             weights = plain_weights(self.learner, weights, response)
         mixtures, active = self.used(hyper)
@@ -159,6 +164,15 @@ class CellSearch:
         if self.fast:
             return fast_logits(self.supernet, weights, mixtures, images, active, disturb)
         return functional_call(self.supernet, weights, (images, mixtures, active, disturb))
+
+    def _by_example(self, weights: Params, hyper: Tensor, images: Tensor, response: Tensor | None) -> Tensor:
+        """In the plain form; the mixtures' weights are (E, O, B, 1, 1, 1)."""
+        assert self.learner is not None and not self.fast and self.space.takes_rows
+        mixtures = {
+            kind: self.space.relax(part).movedim(0, -1)[..., None, None, None]
+            for kind, part in self.arch_layout.split(hyper).items()
+        }
+        return with_response(self.learner, weights, response, images, mixtures)
 
     def outputs(self, weights: Params, hyper: Tensor, batch: Examples, response: Tensor | None = None) -> Tensor:
         """Logits in training: with hyperparameters in λ the images are changed and the network is disturbed as it says.
