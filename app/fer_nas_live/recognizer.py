@@ -88,7 +88,7 @@ class Recognizer:
                 self.correction.learn(track, new_K, frame.time)
             uncorrected, probabilities = probabilities, self.correction.apply(track, frame.time)
         chosen = self.tracker.choose(track, probabilities)
-        sure = probabilities.max() >= self.threshold
+        sure = self.tracker.is_sure(track, float(probabilities.max()), self.threshold)
         return Face(
             face=number,
             track=track.id,

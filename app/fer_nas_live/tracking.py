@@ -15,6 +15,8 @@ FORGET_AFTER = 1.0
 """Seconds for which a face that is not seen keeps its id."""
 HELD = 0.1
 """A smoothed label gives way when another class's probability is larger by this much."""
+SURE_AGAIN = 0.05
+"""A smoothed label that became unsure is shown again at the threshold plus this much, or halfway to 1 if that is less."""
 
 
 @dataclass
@@ -23,7 +25,7 @@ class Track:
     it was last classified.
 
     `score` is the detector's last one, `missed` how many detections in a row should have found it and did not,
-    `label` the index of the class that is shown; `rest` and `rests` sum up its face at rest (correction.py).
+    `label` the index of the class that is shown, `sure` whether it was shown as such last; `rest` and `rests` sum up its face at rest (correction.py).
     """
 
     id: int
@@ -35,6 +37,7 @@ class Track:
     score: float = 1.0
     missed: int = 0
     label: int = 0
+    sure: bool = True
     rest: np.ndarray | None = None
     rests: int = 0
 
@@ -114,6 +117,17 @@ class Tracker:
         if not self.smoothing or probabilities_K[best] - probabilities_K[track.label] > HELD:
             track.label = best
         return track.label
+
+    def is_sure(self, track: Track, largest: float, threshold: float) -> bool:
+        """Whether a face whose largest probability is `largest` is shown with its label, not as unsure.
+
+        Never below the threshold; with smoothing a face that was unsure must rise SURE_AGAIN above it.
+        """
+        needed = threshold
+        if self.smoothing and not track.sure:
+            needed += min(SURE_AGAIN, (1 - threshold) / 2)
+        track.sure = largest >= needed
+        return track.sure
 
     def forget(self) -> None:
         """Start afresh, as between two unrelated pictures; ids go on counting."""

@@ -64,3 +64,24 @@ def test_without_smoothing_each_frame_stands_alone():
     tracker.update([(0, 0, 9, 9)], SURE[None], 0.0)
     (track,) = tracker.update([(0, 0, 9, 9)], UNSURE[None], 0.0)
     assert np.array_equal(track.probabilities, UNSURE)
+
+
+def sure_over(largest, threshold=0.5, smoothing=0.3):
+    tracker = Tracker(smoothing)
+    (track,) = tracker.update([(0, 0, 9, 9)], [SURE], 0.0)
+    return [tracker.is_sure(track, value, threshold) for value in largest]
+
+
+def test_unsure_does_not_flicker_around_the_threshold():
+    noisy = [0.52, 0.49, 0.52, 0.49, 0.54, 0.56, 0.51, 0.5, 0.49, 0.51]
+    assert sure_over(noisy) == [True, False, False, False, False, True, True, True, False, False]
+    assert sure_over(noisy, smoothing=0.0) == [value >= 0.5 for value in noisy]
+
+
+def test_each_face_is_sure_or_unsure_for_itself_and_a_high_threshold_can_be_passed():
+    tracker = Tracker(0.3)
+    one, other = tracker.update([(0, 0, 9, 9), (50, 0, 9, 9)], [SURE, SURE], 0.0)
+    assert not tracker.is_sure(one, 0.4, 0.5) and tracker.is_sure(other, 0.52, 0.5)
+    assert not tracker.is_sure(one, 0.52, 0.5) and tracker.is_sure(other, 0.52, 0.5)
+    assert sure_over([0.96, 0.98, 0.99], threshold=0.97) == [False, False, True]
+    assert sure_over([0.2, 0.0], threshold=0.0) == [True, True]
