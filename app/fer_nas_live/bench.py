@@ -56,9 +56,13 @@ class BenchOptions:
 
 
 def run(options: BenchOptions, notes: Console) -> dict[str, Any]:
-    """All figures, plain values for JSON."""
+    """All figures, plain values for JSON. InputError, before anything slow, for what `live` refuses too."""
     silence_libraries()
     cv2.setNumThreads(machine.usable_cores())
+    model = classifier.load(models.resolve(options.model), "cpu")
+    detectors.make(options.detector)
+    if options.source is not None:
+        _frames(options.source, 1)
     with tempfile.TemporaryDirectory(prefix="fer-nas-bench-") as folder:
         source = options.source
         if source is None:
@@ -69,7 +73,6 @@ def run(options: BenchOptions, notes: Console) -> dict[str, Any]:
         first = Path(folder) / "first.png"
         cv2.imwrite(str(first), _frames(source, 1)[0].image)
         start = _cold_start(first, options)
-        model = classifier.load(models.resolve(options.model), "cpu")
         turns = []
         for turn in range(TURNS):
             notes.print(f"our pipeline and the plain one, turn {turn + 1} of {TURNS}", highlight=False)

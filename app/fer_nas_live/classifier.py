@@ -95,7 +95,7 @@ def load(path: Path, provider: str = "auto") -> Classifier:
     except OSError as error:
         raise InputError(f"cannot read the model {path}: {error.strerror or error}") from None
     if wrong := models.what_is_wrong(path, data):
-        raise InputError(f"{path} is not the released model: {wrong}; install fer-nas again, or use another --model")
+        raise InputError(f"{path} {wrong}")
     problem = None if provider == "cpu" else gpu_problem("cuda" if provider == "auto" else provider)
     if problem and provider != "auto":
         raise InputError(f"--provider {provider}: {problem}; use --provider auto or cpu")

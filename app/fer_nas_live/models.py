@@ -16,6 +16,8 @@ from fer_nas.errors import InputError
 
 DEFAULT_MODEL = "fer-nas-ferplus.onnx"
 _HASH = re.compile(r"^SHA-256: `([0-9a-f]{64})`$", re.MULTILINE)
+_ANY_HASH = re.compile(r"^[-*|\s]*SHA-?256\W+([0-9a-f]{64})\b", re.MULTILINE | re.IGNORECASE)
+"""As others may write it into a card of theirs."""
 
 
 def folders() -> list[Path]:
@@ -70,11 +72,11 @@ def card(model: Path) -> Card | None:
         text = path.read_text(encoding="utf-8")
     except (OSError, UnicodeDecodeError):
         return None
-    found = _HASH.search(text)
+    found = _ANY_HASH.search(text)
     section = re.search(r"^## Limits\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
     points = re.findall(r"^- (.*(?:\n  .*)*)", section[1], re.MULTILINE) if section else []
     return Card(
-        path=path, sha256=found[1] if found else None, limits=tuple(" ".join(point.split()) for point in points)
+        path=path, sha256=found[1].lower() if found else None, limits=tuple(" ".join(point.split()) for point in points)
     )
 
 
@@ -83,14 +85,21 @@ def sha256(data: bytes) -> str:
 
 
 def what_is_wrong(model: Path, data: bytes) -> str | None:
-    """Why `data` is not the released file that its card describes; None for a file that has no such card."""
-    if model.resolve().parent not in {folder.resolve() for folder in folders()}:
-        return None
-    about = card(model)
+    """Why `data` is not the file that its card describes, and what to do, after the file's name; None where it is.
+
+    A released model must have a card with its SHA-256; of another file one that lies beside it is believed.
+    """
+    released = model.resolve().parent in {folder.resolve() for folder in folders()}
+    name, about = model.with_suffix(".md").name, card(model)
     if about is None or about.sha256 is None:
-        return f"no SHA-256 of it stands in {model.with_suffix('.md').name}"
-    found = sha256(data)
-    return None if found == about.sha256 else f"its SHA-256 is {found[:12]}…, its card says {about.sha256[:12]}…"
+        wrong = f"no SHA-256 of it stands in {name}" if released else None
+    elif (found := sha256(data)) != about.sha256:
+        wrong = f"its SHA-256 is {found[:12]}…, its card says {about.sha256[:12]}…"
+    else:
+        wrong = None
+    if wrong is None or released:
+        return wrong and f"is not the released model: {wrong}; install fer-nas again, or use another --model"
+    return f"does not match the card beside it, {name}: {wrong}; bring both from one place, or use another --model"
 
 
 def refresh(model: Path) -> bool:

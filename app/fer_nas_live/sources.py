@@ -64,8 +64,11 @@ class Source:
         return self.kind == "camera" or (self.kind == "stream" and self.count is None)
 
 
-def open_source(*, camera: int | None, source: str | None, note: Note) -> Source:
-    """Open what the user named; exactly one of `camera` and `source` is given. `note` hears warnings."""
+def open_source(*, camera: int | None, source: str | None, note: Note, leave_out: Path | None = None) -> Source:
+    """Open what the user named; exactly one of `camera` and `source` is given. `note` hears warnings.
+
+    leave_out: a folder inside a folder of pictures that is not read, where the run saves.
+    """
     if (camera is None) == (source is None):
         raise InputError("give either --camera N or --source PATH_OR_ADDRESS")
     if camera is not None:
@@ -73,10 +76,13 @@ def open_source(*, camera: int | None, source: str | None, note: Note) -> Source
     assert source is not None
     if "://" in source and not source.lower().startswith("file://"):
         return _stream(source, note)
-    path = Path(source[7:] if source.lower().startswith("file://") else source)
+    name = source[7:] if source.lower().startswith("file://") else source
+    if not name.strip():
+        raise InputError("--source is empty; name a picture, a folder of pictures, a video or a stream address")
+    path = Path(name)
     try:
         if path.is_dir():
-            return _folder(path, note)
+            return _folder(path, note, leave_out)
         if not path.exists():
             raise InputError(f"source not found: {path}")
         if path.is_file() and path.stat().st_size == 0:
@@ -189,8 +195,13 @@ def _picture(path: Path) -> Source:
     )
 
 
-def _folder(path: Path, note: Note) -> Source:
+def _folder(path: Path, note: Note, leave_out: Path | None) -> Source:
     inside = sorted(path.rglob("*"))
+    if leave_out is not None and path.resolve() in leave_out.resolve().parents:
+        own = path / leave_out.resolve().relative_to(path.resolve())
+        everything, inside = inside, [file for file in inside if own not in file.parents]
+        if len(inside) < len(everything):
+            note(f"what lies in {own} is left out: annotated pictures go there")
     files = tuple(
         file
         for file in inside

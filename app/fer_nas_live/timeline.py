@@ -171,8 +171,10 @@ def step(end: float) -> float:
 
 
 def write(records: Path, out: Path | None) -> tuple[Path, Recorded]:
-    """The picture of `records` at `out`, default beside them as .png."""
+    """The picture of `records` at `out`, default beside them as .png, where no file of that name is replaced."""
     path = records.with_suffix(".png") if out is None else out
+    if out is None and path.exists():
+        raise InputError(f"{path} exists; name the picture with --out (which replaces a file), or remove it")
     if path.suffix.lower() not in WRITABLE_ENDINGS:
         raise InputError(f"--out {path}: end the name in {', '.join(WRITABLE_ENDINGS)}")
     recorded = read(records)

@@ -16,7 +16,7 @@ FORGET_AFTER = 1.0
 HELD = 0.1
 """A smoothed label gives way when another class's probability is larger by this much."""
 SURE_AGAIN = 0.05
-"""A smoothed label that became unsure is shown again at the threshold plus this much, or halfway to 1 if that is less."""
+"""An unsure face gets its label back at the threshold plus this much, or halfway from it to 1 if that is less."""
 
 
 @dataclass
@@ -25,7 +25,8 @@ class Track:
     it was last classified.
 
     `score` is the detector's last one, `missed` how many detections in a row should have found it and did not,
-    `label` the index of the class that is shown, `sure` whether it was shown as such last; `rest` and `rests` sum up its face at rest (correction.py).
+    `label` the index of the class that is shown, `sure` whether it was above the threshold; `rest` and `rests` sum up
+    its face at rest (correction.py).
     """
 
     id: int

@@ -59,6 +59,10 @@ def test_a_timeline_of_a_real_run(live, cases, tmp_path):
         live(source=str(cases / "ok.mp4"), records=tmp_path / f"r.{ending}")
     said = CliRunner().invoke(app, ["timeline", str(tmp_path / "r.jsonl")])
     assert said.exit_code == 0 and "1 faces in 20 frames, 0.8 s" in said.stdout
+    again = CliRunner().invoke(app, ["timeline", str(tmp_path / "r.jsonl")])
+    assert again.exit_code == 2 and "r.png exists; name the picture with --out" in again.stderr
+    named = CliRunner().invoke(app, ["timeline", str(tmp_path / "r.jsonl"), "--out", str(tmp_path / "r.png")])
+    assert named.exit_code == 0
     assert cv2.imread(str(tmp_path / "r.png")).shape[1] == timeline.WIDTH
     from_csv = timeline.draw(timeline.read(tmp_path / "r.csv"))
     assert np.array_equal(from_csv, timeline.draw(timeline.read(tmp_path / "r.jsonl")))

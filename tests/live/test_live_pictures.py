@@ -101,3 +101,20 @@ def test_writing_under_any_name(tmp_path, photo):
     pictures.write_picture(path, photo)
     assert np.array_equal(pictures.read_picture(path), photo)
     assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_a_folder_s_own_output_inside_it_is_not_read_again(live, cases, tmp_path):
+    (tmp_path / "in").mkdir()
+    for name in ("a.png", "b.png"):
+        (tmp_path / "in" / name).write_bytes((cases / "face.png").read_bytes())
+    for turn in range(2):
+        said = live(source=str(tmp_path / "in"), save=tmp_path / "in" / "out", detector="haar")
+        assert said.summary.frames == 2 and ("is left out" in said.notes) is (turn == 1)
+    assert sorted(p.name for p in (tmp_path / "in" / "out").rglob("*")) == ["a.png", "b.png"]
+    assert live(source=str(tmp_path / "in"), save=tmp_path / "elsewhere", detector="haar").summary.frames == 4
+
+
+@pytest.mark.parametrize("source", ["", " ", "file://"])
+def test_an_empty_source_is_refused(live, source):
+    with pytest.raises(InputError, match="--source is empty; name a picture"):
+        live(source=source)

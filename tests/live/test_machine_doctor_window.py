@@ -81,6 +81,7 @@ def test_report_has_advice_for_everything_missing(monkeypatch, tmp_path, model):
     default.write_bytes(model.read_bytes())
     default.with_suffix(".md").write_text(f"# Card\n\nSHA-256: `{models.sha256(model.read_bytes())}`\n")
     (tmp_path / "broken.onnx").write_bytes(b"x")
+    (tmp_path / "broken.md").write_text(f"# Card\n\nSHA-256: `{models.sha256(b'x')}`\n")
     value = doctor.report()
     good, bad = value["models"]
     assert value["ok"] and good["default"] and good["test_accuracy"] == 0.5 and good["classes"][3] == "happy"
@@ -88,6 +89,25 @@ def test_report_has_advice_for_everything_missing(monkeypatch, tmp_path, model):
     text = io.StringIO()
     doctor.print_report(value, Console(file=text, width=160))
     assert "test accuracy 50.00 % (n = 10)" in text.getvalue() and "fer-nas live can run here." in text.getvalue()
+
+
+@pytest.mark.parametrize("damage", ["changed", "gone"])
+def test_a_default_model_that_live_would_not_take_is_told(monkeypatch, tmp_path, model, damage):
+    monkeypatch.setattr(models, "folders", lambda: [tmp_path])
+    for name in (models.DEFAULT_MODEL, "other.onnx"):
+        (tmp_path / name).write_bytes(model.read_bytes())
+        (tmp_path / name).with_suffix(".md").write_text(f"# Card\n\nSHA-256: `{models.sha256(model.read_bytes())}`\n")
+    if damage == "changed":
+        (tmp_path / models.DEFAULT_MODEL).write_bytes(model.read_bytes() + b"x")
+    else:
+        (tmp_path / models.DEFAULT_MODEL).unlink()
+    value = doctor.report()
+    text = io.StringIO()
+    doctor.print_report(value, Console(file=text, width=400))
+    state = "is refused" if damage == "changed" else "is not installed"
+    assert not value["ok"] and "live can run here" not in text.getvalue()
+    assert f"runs here with --model only: the default {models.DEFAULT_MODEL} {state}." in text.getvalue()
+    assert f"{state}; use `fer-nas live --model FILE`, or install fer-nas again" in text.getvalue()
 
 
 @pytest.fixture

@@ -74,6 +74,36 @@ def test_a_released_model_that_is_not_its_card_s_is_refused(released, make_model
         classifier.load(released)
 
 
+@pytest.mark.parametrize("line", ["SHA-256: `{}`", "sha256: {}", "- SHA-256 `{}`", "| SHA256 | {} |"])
+def test_a_card_beside_any_model_is_believed(model, tmp_path, cases, line):
+    file = tmp_path / "mine.onnx"
+    file.write_bytes(model.read_bytes())
+    file.with_suffix(".md").write_text("# mine\n\n" + line.format(models.sha256(model.read_bytes()).upper()) + "\n")
+    assert fer_nas("info", file).exit_code == 0
+    file.with_suffix(".md").write_text("# mine\n\n" + line.format("0" * 64) + "\n")
+    live = ("live", "--source", cases / "face.png", "--headless", "--model", file)
+    for words in (("info", file), live):
+        said = fer_nas(*words)
+        assert said.exit_code == 2 and "does not match the card beside it, mine.md" in said.stderr
+    file.with_suffix(".md").write_text("# notes without a hash\n")
+    assert fer_nas("info", file).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    "wrong", [("--detector", "yunet"), ("--source", "notes.txt"), ("--model", "none"), ("--source", "")]
+)
+def test_bench_live_refuses_what_live_refuses_before_anything_slow(model, tmp_path, monkeypatch, wrong):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("FER_NAS_CACHE", str(tmp_path / "cache"))
+    monkeypatch.setattr(bench, "_cold_start", None)
+    monkeypatch.setattr(bench.film, "write", None)
+    (tmp_path / "notes.txt").write_text("milk\n")
+    words = ["--model", model, *wrong]
+    timed, live = fer_nas("bench", "live", *words), fer_nas("live", "--source", "notes.txt", "--headless", *words)
+    assert timed.exit_code == live.exit_code == 2
+    assert timed.stderr == live.stderr and timed.stderr.count("\n") == 1
+
+
 def test_the_hash_is_written_into_the_card(released, make_model, tmp_path):
     released.write_bytes(make_model(tmp_path / "other.onnx", classes=FACE_CLASSES[:7]).read_bytes())
     assert models.refresh(released) and not models.refresh(released)
