@@ -15,8 +15,8 @@ FORGET_AFTER = 1.0
 """Seconds for which a face that is not seen keeps its id."""
 HELD = 0.1
 """A smoothed label gives way when another class's probability is larger by this much."""
-SURE_AGAIN = 0.05
-"""An unsure face gets its label back at the threshold plus this much, or halfway from it to 1 if that is less."""
+SURE_AGAIN = 0.1
+"""A label that became unsure comes back at the threshold plus this much, or halfway from it to 1 if that is closer."""
 
 
 @dataclass
@@ -25,7 +25,8 @@ class Track:
     it was last classified.
 
     `score` is the detector's last one, `missed` how many detections in a row should have found it and did not,
-    `label` the index of the class that is shown, `sure` whether it was above the threshold; `rest` and `rests` sum up
+    `label` the index of the class that is shown, `sure_of` of the one that last was above the threshold, `sure` whether
+    it is; `rest` and `rests` sum up
     its face at rest (correction.py).
     """
 
@@ -39,6 +40,7 @@ class Track:
     missed: int = 0
     label: int = 0
     sure: bool = True
+    sure_of: int = 0
     rest: np.ndarray | None = None
     rests: int = 0
 
@@ -98,7 +100,8 @@ class Tracker:
         for box, new, track in zip(boxes, probabilities_NK, known, strict=True):
             if track is None:
                 assert new is not None
-                track = Track(self.next_id, box, new.copy(), time, time, time, label=int(np.argmax(new)))
+                best = int(np.argmax(new))
+                track = Track(self.next_id, box, new.copy(), time, time, time, label=best, sure_of=best)
                 self.next_id += 1
                 self.tracks.append(track)
             else:
@@ -122,12 +125,15 @@ class Tracker:
     def is_sure(self, track: Track, largest: float, threshold: float) -> bool:
         """Whether a face whose largest probability is `largest` is shown with its label, not as unsure.
 
-        Never below the threshold; with smoothing a face that was unsure must rise SURE_AGAIN above it.
+        Never below the threshold; with smoothing a class that became unsure must rise SURE_AGAIN above it, and another
+        class need not, so that a change of expression is shown as soon as without this.
         """
         needed = threshold
-        if self.smoothing and not track.sure:
+        if self.smoothing and not track.sure and track.label == track.sure_of:
             needed += min(SURE_AGAIN, (1 - threshold) / 2)
         track.sure = largest >= needed
+        if track.sure:
+            track.sure_of = track.label
         return track.sure
 
     def forget(self) -> None:

@@ -131,6 +131,27 @@ def test_labels_are_steady_and_answer_within_half_a_second(fps):
     assert labels[2 * fps - 1] == 0 and (labels.index(1) - 2 * fps) / fps < 0.5
 
 
+@pytest.mark.parametrize("threshold", [0.5, 0.55])
+def test_unsure_is_steady_and_answers_within_half_a_second(threshold):
+    """An expression around the threshold with noise: at most a third of the changes; a step is as fast as without."""
+
+    def shown(rows):
+        tracker, plain, steady = Tracker(0.3), [], []
+        for n, row in enumerate(rows):
+            (now,) = tracker.update([(10, 10, 50, 50)], row[None], n / 30)
+            label, largest = tracker.choose(now, now.probabilities), float(now.probabilities.max())
+            plain.append(label if largest >= threshold else -1)
+            steady.append(label if tracker.is_sure(now, largest, threshold) else -1)
+        return plain, steady
+
+    rng = np.random.default_rng(0)
+    first = threshold + rng.normal(0, 0.1, 1800)
+    plain, steady = shown(np.stack([first, 0.8 * (1 - first), 0.2 * (1 - first)], 1))
+    assert flips(plain) > 60 and flips(steady) <= flips(plain) / 3
+    plain, steady = shown(np.repeat(np.array([[0.9, 0.05, 0.05], [0.05, 0.9, 0.05]]), [60, 30], axis=0))
+    assert steady[59] == 0 and steady.index(1) == plain.index(1) < 60 + 0.5 * 30
+
+
 def face(number, label):
     return Face(face=0, track=number, box=(0, 0, 1, 1), score=1.0, label=label, probabilities=np.ones(1))
 

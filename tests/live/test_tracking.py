@@ -73,7 +73,7 @@ def sure_over(largest, threshold=0.5, smoothing=0.3):
 
 
 def test_unsure_does_not_flicker_around_the_threshold():
-    noisy = [0.52, 0.49, 0.52, 0.49, 0.54, 0.56, 0.51, 0.5, 0.49, 0.51]
+    noisy = [0.52, 0.49, 0.52, 0.49, 0.59, 0.61, 0.51, 0.5, 0.49, 0.51]
     assert sure_over(noisy) == [True, False, False, False, False, True, True, True, False, False]
     assert sure_over(noisy, smoothing=0.0) == [value >= 0.5 for value in noisy]
 
@@ -85,3 +85,12 @@ def test_each_face_is_sure_or_unsure_for_itself_and_a_high_threshold_can_be_pass
     assert not tracker.is_sure(one, 0.52, 0.5) and tracker.is_sure(other, 0.52, 0.5)
     assert sure_over([0.96, 0.98, 0.99], threshold=0.97) == [False, False, True]
     assert sure_over([0.2, 0.0], threshold=0.0) == [True, True]
+
+
+def test_another_class_than_the_one_that_became_unsure_is_shown_from_the_threshold_on():
+    tracker = Tracker(0.3)
+    (track,) = tracker.update([(0, 0, 9, 9)], [SURE], 0.0)
+    assert not tracker.is_sure(track, 0.49, 0.5) and not tracker.is_sure(track, 0.52, 0.5)
+    track.label = 1
+    assert tracker.is_sure(track, 0.52, 0.5)
+    assert not tracker.is_sure(track, 0.49, 0.5) and not tracker.is_sure(track, 0.52, 0.5)
