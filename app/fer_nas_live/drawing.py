@@ -9,7 +9,7 @@ from typing import NamedTuple
 import cv2
 import numpy as np
 
-from fer_nas_live.faces import Face
+from fer_nas_live.faces import UNSURE, Face
 
 Colour = tuple[int, int, int]  # blue, green, red
 Rect = tuple[int, int, int, int]  # x, y, w, h
@@ -23,6 +23,7 @@ COLOURS: dict[str, Colour] = {
     "surprise": (80, 140, 255),
     "neutral": (205, 205, 205),
     "contempt": (190, 190, 60),
+    UNSURE: (120, 160, 200),
 }
 INK, PAPER, DIM, FAINT = (24, 20, 18), (245, 245, 245), (175, 172, 170), (90, 84, 80)
 SHARPNESS = 4
@@ -269,9 +270,9 @@ def annotate(
     labels: list[tuple[Face, Rect, str]] = []
     for face in faces:
         draw_box(image, face.box, colour_of(face.label), size)
-        short = f"{face.label} {100 * face.confidence:.0f}%"
+        short = f"{face.shown} {100 * face.confidence:.0f}%"
         choices = [f"{face.track}  {short}"] if len(faces) > 1 else []
-        text = fitting_label(frame, [*choices, short, face.label], size)
+        text = fitting_label(frame, [*choices, short, face.shown], size)
         if text:
             labels.append((face, label_rect(frame, face.box, text, size), text))
     taken: list[Rect] = [face.box for face in faces] + [rect for _, rect, _ in labels]

@@ -14,7 +14,8 @@ UNSURE = "unsure"
 class Face:
     """`face` counts from 0 at the left of the frame; `box` is (x, y, w, h); `probabilities` by class.
 
-    `label` is a class or UNSURE; `uncorrected` are the probabilities before a prior or baseline changed them.
+    `label` is a class or UNSURE, `guess` the class that an unsure face comes closest to; `uncorrected`
+    are the probabilities before a prior or baseline changed them.
     """
 
     face: int
@@ -24,6 +25,12 @@ class Face:
     label: str
     probabilities: np.ndarray
     uncorrected: np.ndarray | None = None
+    guess: str | None = None
+
+    @property
+    def shown(self) -> str:
+        """The label for people: an unsure face's is its guess with a question mark."""
+        return f"{self.guess}?" if self.label == UNSURE and self.guess else self.label
 
     @property
     def confidence(self) -> float:

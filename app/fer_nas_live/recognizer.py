@@ -97,6 +97,7 @@ class Recognizer:
             label=self.classifier.classes[chosen] if sure else UNSURE,
             probabilities=probabilities,
             uncorrected=uncorrected,
+            guess=None if sure else self.classifier.classes[chosen],
         )
 
     def recent_boxes(self, image: np.ndarray) -> list[tuple[int, int, int, int]]:

@@ -6,7 +6,7 @@ import contextlib
 import math
 import time
 from collections import Counter, deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field
 
 from rich.console import Console
@@ -20,13 +20,15 @@ NOTE_EVERY = 10.0
 """Seconds between progress lines where the output is no terminal."""
 TOLD = 10
 """Faces of which the summary tells the time by expression."""
+LEAST_TOLD = 0.05
+"""Seconds of an expression, below which the summary leaves it out."""
 AGES = 5000
 """How many frames' ages are kept for the percentiles of the summary."""
 
 
 @dataclass(kw_only=True)
 class Summary:
-    """What a run saw and used; `exit_code` is 0, or 130 and 143 after SIGINT and SIGTERM.
+    """What a run saw and used; `most` faces in one frame; `exit_code` is 0, or 130 and 143 after SIGINT and SIGTERM.
 
     `tracks`: followed face → seconds by label, from frame to frame.
     `ages`: seconds from a live frame's grab to when it had been shown, of the last frames.
@@ -38,6 +40,7 @@ class Summary:
     frames: int = 0
     faces: int = 0
     frames_with_face: int = 0
+    most: int = 0
     labels: Counter[str] = field(default_factory=Counter)
     ages: deque[float] = field(default_factory=lambda: deque(maxlen=AGES))
     tracks: dict[int, dict[str, float]] = field(default_factory=dict)
@@ -54,6 +57,7 @@ class Summary:
         self.frames += 1
         self.faces += len(faces)
         self.frames_with_face += bool(faces)
+        self.most = max(self.most, len(faces))
         self.labels.update(face.label for face in faces)
         self.seconds = seconds
         if time is not None:
@@ -67,20 +71,27 @@ class Summary:
         """A line for each of the faces that were seen longest: seconds by label."""
         order = sorted(self.tracks, key=lambda track: -sum(self.tracks[track].values()))
         told = [
-            f"face {track}: "
-            + ", ".join(f"{name} {t:.1f} s" for name, t in sorted(self.tracks[track].items(), key=lambda x: -x[1]))
+            f"face {track}: " + (", ".join(_times(self.tracks[track])) or f"less than {2 * LEAST_TOLD:g} s")
             for track in sorted(order[:TOLD])
         ]
         return told + ([f"and {len(order) - TOLD} faces that were seen for less"] if len(order) > TOLD else [])
 
     def line(self) -> str:
         shares = ", ".join(f"{name} {100 * n / self.faces:.0f} %" for name, n in self.labels.most_common())
-        seen = f"{self.faces} faces in {self.frames_with_face} of them ({shares})" if self.faces else "no face found"
-        text = f"{self.frames} frames, {seen}; {self.seconds:.1f} s, {self.fps:.1f} frames/s"
+        faces = f"up to {self.most} face{'s' * (self.most > 1)} at once" if self.faces else "no face found"
+        where = f", none in {empty} of them" if self.faces and (empty := self.frames - self.frames_with_face) else ""
+        shares = f" ({shares})" if shares else ""
+        text = f"{self.frames} frames, {faces}{where}{shares}; {self.seconds:.1f} s, {self.fps:.1f} frames/s"
         if not self.ages:
             return text
         half, most = (1000 * percentile(self.ages, share) for share in (50, 95))
         return f"{text}; age of a frame when shown: half under {half:.0f} ms, 95 % under {most:.0f} ms"
+
+
+def _times(seconds: Mapping[str, float]) -> list[str]:
+    """The seconds of each label, the longest first, without those that would be told as 0.0."""
+    ordered = sorted(seconds.items(), key=lambda pair: -pair[1])
+    return [f"{name} {time:.1f} s" for name, time in ordered if time >= LEAST_TOLD]
 
 
 def percentile(values: Iterable[float], share: float) -> float:
@@ -110,7 +121,7 @@ def progress(source: Source, window: bool, notes: Console) -> Iterator[Callable[
         task = bar.add_task("", total=total)
 
         def advance(faces: list[Face]) -> None:
-            bar.update(task, advance=1, description=faces[0].label if faces else "no face")
+            bar.update(task, advance=1, description=faces[0].shown if faces else "no face")
 
         yield advance
 
@@ -119,7 +130,7 @@ def tell(out: Console, frame: Frame, faces: list[Face], named: bool) -> None:
     start = f"{frame.name}: " if named else ""
     for face in faces:
         x, y, w, h = face.box
-        say(out, f"{start}{face.label} {100 * face.confidence:.0f} %  box {x},{y} {w}x{h}")
+        say(out, f"{start}{face.shown} {100 * face.confidence:.0f} %  box {x},{y} {w}x{h}")
     if not faces:
         say(out, f"{start}no face found")
 

@@ -17,6 +17,7 @@ import numpy as np
 
 from fer_nas.errors import InputError
 from fer_nas_live.drawing import INK, colour_of, draw_text, text_mask
+from fer_nas_live.faces import UNSURE
 from fer_nas_live.pictures import WRITABLE_ENDINGS, write_picture
 from fer_nas_live.records import FORMATS
 
@@ -118,7 +119,8 @@ def draw(recorded: Recorded) -> np.ndarray:
     )
     top = 3 * GAP
     image = np.full((top + max(1, len(shown)) * (BAND + LABELS + GAP) + 2 * GAP, WIDTH, 3), 255, np.uint8)
-    _legend(image, classes)
+    unsure = any(UNSURE in recorded.faces[track].labels for track in shown)
+    _legend(image, [*classes, UNSURE] if unsure else classes)
     for n, track in enumerate(sorted(shown)):
         _band(image, top + n * (BAND + LABELS + GAP), f"face {track}", recorded.faces[track], classes, recorded.end)
     _axis(image, recorded.end)
@@ -144,7 +146,7 @@ def _band(image: np.ndarray, y: int, name: str, seen: Seen, classes: list[str], 
         after = seen.times[n + 1] if n + 1 < len(seen.times) else time
         left = _x(time, end)
         right = max(left + 1, _x(after, end) if after - time <= HOLE else left + 1)
-        image[y : y + LABELS, left:right] = colour_of(label) if label in classes else (225, 225, 225)
+        image[y : y + LABELS, left:right] = colour_of(label) if label in (*classes, UNSURE) else (225, 225, 225)
         low = 0.0
         for part in classes:
             high = low + seen.probabilities[n].get(part, 0.0)

@@ -92,6 +92,17 @@ def test_colours_stand_where_the_expression_was(tmp_path):
     assert said.exit_code == 0 and "1 lines of" in said.stderr and (tmp_path / "t.jpg").is_file()
 
 
+def test_unsure_has_a_colour_of_its_own_and_stands_in_the_legend(tmp_path):
+    for name in ("happy", "unsure"):
+        lines = [row(n, t1=(name if n < 50 else "sad", 0.6)) for n in range(101)]
+        (tmp_path / f"{name}.jsonl").write_text("\n".join(lines))
+    sure, doubtful = (timeline.draw(timeline.read(tmp_path / f"{name}.jsonl")) for name in ("happy", "unsure"))
+    strip, early = 3 * timeline.GAP + timeline.LABELS // 2, timeline.MARGIN + 100
+    assert tuple(doubtful[strip, early]) == colour_of("unsure") != colour_of("neutral")
+    legends = [(image[: 2 * timeline.GAP] == colour_of("unsure")).all(2).sum() for image in (sure, doubtful)]
+    assert legends[0] == 0 and legends[1] >= timeline.LETTERS**2
+
+
 def test_a_gap_is_left_empty(tmp_path):
     lines = [row(n, t1=("happy", 1.0)) if n < 20 or n > 80 else row(n) for n in range(101)]
     (tmp_path / "r.jsonl").write_text("\n".join(lines))

@@ -91,6 +91,7 @@ def test_below_the_threshold_a_face_is_unsure(loaded):
     for threshold, unsure in ((0.0, False), (1.0, True)):
         (face,) = recognizer(loaded, [(20, 20, 90, 90)], threshold=threshold).faces(Frame(image, 0, 0.0), False)
         assert (face.label == UNSURE) is unsure and face.label in (*loaded.classes, UNSURE)
+        assert face.shown.rstrip("?") in loaded.classes and face.shown.endswith("?") is unsure
 
 
 def test_blurred_faces_are_not_recognizable_and_the_rest_stays(loaded):
@@ -162,6 +163,13 @@ def test_the_summary_tells_the_time_by_expression():
         people = [face(1, "happy" if n > 20 else "sad")] + ([face(2, "fear")] if n < 11 else [])
         summary.count(people, n / 10, n / 10)
     assert summary.track_lines() == ["face 1: sad 2.0 s, happy 1.0 s", "face 2: fear 1.0 s"]
+    assert summary.line().startswith("31 frames, up to 2 faces at once (")
+    short = Summary(detector="d", provider="p", model="m")
+    for n, label in enumerate(["sad", "sad", "fear"]):
+        short.count([face(1, label), *[face(2, "sad")] * (n == 2)], n, [0.0, 1.0, 1.04][n])
+    assert short.track_lines() == ["face 1: sad 1.0 s", "face 2: less than 0.1 s"]
+    short.count([], 3, 2.0)
+    assert "4 frames, up to 2 faces at once, none in 1 of them (sad 75 %, fear 25 %)" in short.line()
     many = Summary(detector="d", provider="p", model="m")
     for n in range(2):
         many.count([face(k, "sad") for k in range(TOLD + 3)], n, n / 10)

@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 from fer_nas_live import drawing
-from fer_nas_live.faces import Face
+from fer_nas_live.faces import UNSURE, Face
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -24,9 +26,9 @@ def common(a, b):
 
 
 def test_every_class_has_its_own_colour():
-    assert set(drawing.COLOURS) == set(FACE_CLASSES)
+    assert set(drawing.COLOURS) == {*FACE_CLASSES, UNSURE}
     colours = np.array(list(drawing.COLOURS.values()), float)
-    distance = np.linalg.norm(colours[:, None] - colours[None], axis=-1) + 999 * np.eye(8)
+    distance = np.linalg.norm(colours[:, None] - colours[None], axis=-1) + 999 * np.eye(9)
     assert distance.min() > 40
 
 
@@ -47,6 +49,20 @@ def test_the_label_shows_the_class_colour_and_the_inside_of_the_face_stays():
         x, y, w, h = drawing.label_rect(frame, (300, 200, 100, 120), text, drawing.unit(frame))
         near = np.abs(made[y : y + h, x : x + w].astype(int) - drawing.COLOURS[label]).max(-1) < 20
         assert near.mean() > 0.5 and y + h <= 200
+
+
+def test_an_unsure_face_shows_its_guess_with_a_question_mark_in_a_colour_of_its_own(monkeypatch):
+    frame, box = np.full((480, 640, 3), 90, np.uint8), (300, 200, 100, 120)
+    doubtful = replace(face(box), label=UNSURE, guess="happy")
+    assert doubtful.shown == "happy?" and face(box).shown == "happy"
+    texts = []
+    draw = drawing.draw_label
+    monkeypatch.setattr(drawing, "draw_label", lambda *args: (texts.append(args[2]), draw(*args)))
+    made = drawing.annotate(frame, [doubtful], FACE_CLASSES)
+    assert texts == ["happy? 86%"]
+    x, y, w, h = drawing.label_rect(frame, box, texts[0], drawing.unit(frame))
+    near = np.abs(made[y : y + h, x : x + w].astype(int) - drawing.colour_of(UNSURE)).max(-1) < 20
+    assert near.mean() > 0.5
 
 
 @pytest.mark.parametrize("box", [(0, 0, 100, 120), (540, 0, 100, 120), (0, 360, 100, 120), (540, 360, 100, 120)])

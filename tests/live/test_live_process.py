@@ -62,7 +62,7 @@ def test_without_a_display(command, cases, model, tmp_path):
     words = ["live", "--source", cases / "ok.mp4", "--model", model, "--records", tmp_path / "r.jsonl"]
     done = command(*words)
     assert done.returncode == 0 and len(lines(tmp_path / "r.jsonl")) == 20
-    assert "no display" in done.stderr and done.stdout.startswith("20 frames, 20 faces")
+    assert "no display" in done.stderr and done.stdout.startswith("20 frames, up to 1 face at once (")
     asked = command(*words, "--window")
     assert asked.returncode == 2 and "no display" in asked.stderr and asked.stderr.count("\n") == 1
 
