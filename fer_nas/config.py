@@ -202,6 +202,9 @@ class ResponseConfig:
         ("batch", "example"),
     )
     pairs: bool | None = _f(None, "Perturb by ε and −ε on the same batch, which cancels noise for twice the time.")
+    response_every: int | None = _f(
+        None, "darts-delta-stn: steps of the weights for each step of the response, which has most of the price.", low=1
+    )
     linearize: bool | None = _f(
         None, "darts-delta-stn: learn the response on the linearized network, as published, or on the network itself."
     )
@@ -383,7 +386,7 @@ READ_BY: dict[str, tuple[str, ...]] = {
     "response_clip": ("soba", *_STN),
     **dict.fromkeys(("response", "response_input", "response_reads", "response_start", "response_rate"), _STN),
     **dict.fromkeys(("sigma", "learn_sigma", "entropy_weight", "pairs", "perturb"), _STN),
-    "linearize": ("darts-delta-stn",),
+    **dict.fromkeys(("linearize", "response_every"), ("darts-delta-stn",)),
     **dict.fromkeys(("tune_rate", "tune_sigma"), ("--tune",)),
     "hessian_iterations": _LEARNING,
     "check_response": tuple(name for name in _LEARNING if name != "darts-1st"),

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import cast
 
 import torch
@@ -27,6 +27,15 @@ class DeltaSTN(STN):
     linearize: bool = True
     """As published, by a forward-mode product. Without it the plain network at λ₀+ε: cheaper, and bounded where a
     normalization bounds the network; the linearized one is not (clip φ's gradient, or use Adam)."""
+    every: int = 1
+    """Batches for each step of V, C, W_hyper and b_hyper, which has most of the price; W_elem steps on each."""
+    fitted: int = field(default=0, init=False)
+    """Batches so far."""
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        if self.every < 1:
+            raise InputError(f"DeltaSTN: every is {self.every}; it must be at least 1")
 
     def respond(self, point: Tensor, center: Tensor) -> Tensor:
         if self.features:
@@ -50,12 +59,22 @@ class DeltaSTN(STN):
             loss = task.inner_loss(here, center, batch, still)
             slope, _ = gradients(loss, {name: here[name] for name in general})
             moved, step = general_step(general, clipped(slope, self.gradient_clip), step)
-            slope, around = self.perturbed_slope(task, weights | moved, response, center, batch)
-            more, step = self.response_step(response, slope, step)
-            weights = {name: (moved | more)[name] for name in weights}
-            losses += [loss.detach(), around]
+            losses.append(loss.detach())
+            if self.fitted % self.every == 0:
+                slope, around = self.perturbed_slope(task, weights | moved, response, center, batch)
+                response, step = self.response_step(response, slope, step)
+                losses.append(around)
+            self.fitted += 1
+            weights = {name: (moved | response)[name] for name in weights}
         self.finish(losses)
         return weights, step
+
+    def state(self) -> dict[str, Tensor]:
+        return super().state() | {"fitted": torch.tensor(self.fitted)}
+
+    def load_state(self, saved: dict[str, Tensor]) -> None:
+        super().load_state(saved)
+        self.fitted = int(saved["fitted"])
 
     def inner_loss(self, task: Task, weights: Params, point: Tensor, center: Tensor, batch: Batch) -> Tensor:
         response = self.respond(point, center)

@@ -41,19 +41,20 @@ class Form:
     learn_sigma: bool
     pairs: bool
     linearize: bool
+    response_every: int
 
 
 FORMS = {
     # σ and its learning, V's start and SGD for all of φ as in the papers; λ itself is read, by every layer.
     "published": Form(
         response_clip=0.0, response_input="raw", response_reads="all", response_start=0.01, response_rate=0.0,
-        sigma=1.0, learn_sigma=True, pairs=False, linearize=True,
+        sigma=1.0, learn_sigma=True, pairs=False, linearize=True, response_every=1,
     ),
     # V = 0 makes the first steps those of first order; pairs and Adam let φ learn from noisy batches; the bound keeps a
     # response that is not learned yet below the direct term.
     "own": Form(
         response_clip=0.5, response_input="softmax", response_reads="cell", response_start=0.0, response_rate=3e-4,
-        sigma=0.1, learn_sigma=False, pairs=True, linearize=False,
+        sigma=0.1, learn_sigma=False, pairs=True, linearize=False, response_every=2,
     ),
 }  # fmt: skip
 
@@ -102,7 +103,7 @@ def _soba(config: SearchConfig, features: Features, layout: HyperLayout) -> Meth
 def _best_response(kind: type[STN], config: SearchConfig, features: Features, layout: HyperLayout) -> Method:
     """Training hyperparameters in λ have their own σ and rate, and stand outside the bound on the response."""
     chosen, tuning = form(config.response), config.tuning
-    knobs: dict[str, Any] = {"linearize": chosen.linearize} if kind is DeltaSTN else {}
+    knobs: dict[str, Any] = {"linearize": chosen.linearize, "every": chosen.response_every} if kind is DeltaSTN else {}
     scale: float | Tensor = chosen.sigma
     rate: float | Tensor = config.arch.arch_learning_rate
     if tuning.tune:

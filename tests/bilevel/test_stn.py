@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import pytest
@@ -107,6 +107,29 @@ def test_delta_stn_trains_the_general_weights_as_a_plain_network() -> None:
     fitted, _ = DeltaSTN(perturbation=still()).fit(problem, weights, hyper, [None] * 5, step)
     torch.testing.assert_close(fitted["w"], plain["w"], rtol=0, atol=0)
     assert fitted["w_rescale"].any()
+
+
+@pytest.mark.parametrize("every", [2, 3])
+def test_a_response_step_every_so_many_batches(every: int) -> None:
+    """Over E batches one response step, at the first of them; W_elem steps on each."""
+    problem, hyper, weights = quadratic(3)
+    step = InnerStep(learning_rate=0.05, momentum=0.9)
+    plain, _ = descend(problem, {"w": weights["w"]}, hyper, [None] * 5, step)
+    seldom = DeltaSTN(perturbation=still(), every=every)
+    fitted, _ = seldom.fit(problem, weights, hyper, [None] * 5, step)
+    torch.testing.assert_close(fitted["w"], plain["w"], rtol=0, atol=0)
+    by_hand, batches = DeltaSTN(perturbation=still()), range(5)
+    found, moved = dict(weights), step
+    for number in batches:
+        if number % every == 0:
+            found, moved = by_hand.fit(problem, found, hyper, [None], moved)
+        else:
+            general, stepped = descend(problem, {"w": found["w"]}, hyper, [None], moved)
+            found, moved = found | general, replace(stepped, velocity=moved.velocity | stepped.velocity)
+    assert all(torch.allclose(fitted[name], found[name]) for name in weights)
+    again = DeltaSTN(perturbation=still(), every=every)
+    again.load_state(seldom.state())
+    assert again.fitted == 5 and not torch.equal(fitted["w_rescale"], weights["w_rescale"])
 
 
 def test_adam_is_torchs() -> None:
