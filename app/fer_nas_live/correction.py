@@ -88,11 +88,16 @@ class Correction:
         sₖ = log rₖ − mean over the resting frames of log pₖ, where r is a face at rest: neutral AT_REST.
         """
         shift = self.shift_K
-        if self.baseline and track.rest is not None and time - track.since > self.baseline:
+        if self.rested(track, time):
+            assert track.rest is not None
             shift = self._resting() - track.rest / track.rests
         logs = np.log(np.maximum(track.probabilities, LEAST)) + shift
         values = np.exp(logs - logs.max())
         return values / values.sum()
+
+    def rested(self, track: Track, time: float) -> bool:
+        """Whether the track's face at rest is known and in use."""
+        return self.baseline > 0 and track.rest is not None and time - track.since > self.baseline
 
     def _resting(self) -> np.ndarray:
         others = (1 - AT_REST) / (len(self.classes) - 1)
@@ -101,8 +106,8 @@ class Correction:
 
 def make(prior: str | None, baseline: float, metadata: ModelMetadata) -> Correction | None:
     """What --prior and --baseline ask for; None where they ask for nothing. sₖ = log(πₖ / πₖ in training)."""
-    if baseline < 0:
-        raise InputError(f"--baseline is {baseline}; it must be at least 0 seconds")
+    if not 0 <= baseline < np.inf:
+        raise InputError(f"--baseline is {baseline}; give seconds, at least 0")
     if baseline and "neutral" not in metadata.classes:
         raise InputError("--baseline needs a model that knows neutral faces")
     if prior is None and not baseline:

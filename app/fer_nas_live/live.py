@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import math
+import os
 import signal
 import threading
 import time
@@ -55,13 +57,18 @@ DEFAULT_FPS = 30.0
 
 
 class Stop:
-    """SIGINT and SIGTERM ask the loop to end after the frame in work; a second one ends it at once."""
+    """SIGINT and SIGTERM ask the loop to end after the frame in work; a second one ends it at once, a third one the
+    program, even while it finishes what it wrote."""
 
     def __init__(self) -> None:
         self.signal: int | None = None
+        self.again = False
 
     def __call__(self, number: int, frame: FrameType | None) -> None:
+        if self.again:
+            os._exit(128 + number)
         if self.signal is not None:
+            self.again = True
             raise KeyboardInterrupt
         self.signal = number
 
@@ -106,7 +113,8 @@ def run(options: LiveOptions, out: Console, notes: Console) -> Summary:
         thorough=options.blur_faces,
     )
     summary = Summary(detector=detector.name, provider=model.provider, model=str(model.path))
-    with contextlib.ExitStack() as stack:
+    # the signals outlast all that is closed: a second Ctrl-C then does not meet Python's own handler
+    with contextlib.ExitStack() as signals, contextlib.ExitStack() as stack:
         opened = sources.open_source(camera=options.camera, source=options.source, note=note, leave_out=options.save)
         saver = savers.make(options.save, opened) if options.save else None
         if saver:
@@ -125,12 +133,18 @@ def run(options: LiveOptions, out: Console, notes: Console) -> Summary:
         note(f"model {model.path.stem} on {model.provider} ({model.why}), detector {detector.name}, {source.name}")
         if problem and options.headless is None:
             note(f"{problem}: running without a window")
-        with stop.installed():
-            loop = Loop(source, recognizer, summary, saver, record, show, stop, options.blur_faces)
-            loop.run(out, notes)
+        signals.enter_context(stop.installed())
+        Loop(source, recognizer, summary, saver, record, show, stop, options.blur_faces).run(out, notes)
     if source.continuous:
         for text in (summary.line(), *summary.track_lines()):
             say(out, text)
+    if stop.signal:
+        of = f" of {source.count}" if source.count else ""
+        by = "Ctrl-C" if stop.signal == signal.SIGINT else signal.Signals(stop.signal).name
+        note(f"stopped by {by} after {summary.frames}{of} frames")
+    if options.baseline and not recognizer.rested:
+        why = "no face was followed for longer than that" if source.continuous else "it is for videos and cameras"
+        note(f"--baseline {options.baseline:g} had no effect: {why}")
     for what, path in (("saved", options.save), ("records", options.records)):
         if path and path.exists():
             note(f"{what}: {path}")
@@ -156,8 +170,9 @@ def opencv_threads(count: int) -> Iterator[None]:
 
 
 def _check_values(options: LiveOptions) -> None:
-    if options.smoothing < 0:
-        raise InputError(f"--smoothing is {options.smoothing}; it must be at least 0")
+    for name, seconds in (("--smoothing", options.smoothing), ("--baseline", options.baseline)):
+        if not 0 <= seconds < math.inf:
+            raise InputError(f"{name} is {seconds}; give seconds, at least 0")
     if not 0 <= options.threshold <= 1:
         raise InputError(f"--threshold is {options.threshold}; it must be from 0 to 1")
     if options.blur_faces and not options.save:
@@ -165,6 +180,10 @@ def _check_values(options: LiveOptions) -> None:
 
 
 def _check_outputs(options: LiveOptions) -> None:
+    for name, output in (("--save", options.save), ("--records", options.records)):
+        there = next((place for place in output.parents if place.exists()), None) if output else None
+        if there is not None and not there.is_dir():
+            raise InputError(f"{name} {output}: {there} is not a folder; choose another place")
     if options.records:
         records.check(options.records)
         paths = [Path(options.source)] if options.source and "://" not in options.source else []

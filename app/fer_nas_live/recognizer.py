@@ -24,6 +24,7 @@ class Recognizer:
     """Pictures: every face is detected. Videos: `schedule` says when to detect (looking.py).
 
     thorough: detect on every frame, finely. threshold: a largest probability below it is shown as unsure.
+    rested: some face has been shown as its change from rest.
     """
 
     detector: Detector
@@ -34,6 +35,7 @@ class Recognizer:
     threshold: float = 0.0
     thorough: bool = False
     stages: Stages = field(default_factory=Stages)
+    rested: bool = False
     _turns: int = 0
     _current: list[Track] = field(default_factory=list)
     _look: Look | None = None
@@ -86,6 +88,7 @@ class Recognizer:
         if self.correction:
             if new_K is not None:
                 self.correction.learn(track, new_K, frame.time)
+            self.rested |= self.correction.rested(track, frame.time)
             uncorrected, probabilities = probabilities, self.correction.apply(track, frame.time)
         chosen = self.tracker.choose(track, probabilities)
         sure = self.tracker.is_sure(track, float(probabilities.max()), self.threshold)

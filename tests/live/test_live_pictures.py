@@ -114,6 +114,17 @@ def test_a_folder_s_own_output_inside_it_is_not_read_again(live, cases, tmp_path
     assert live(source=str(tmp_path / "in"), save=tmp_path / "elsewhere", detector="haar").summary.frames == 4
 
 
+def test_a_baseline_without_effect_is_told(live, cases):
+    told = {
+        ("face.png", 1.0): "--baseline 1 had no effect: it is for videos and cameras",
+        ("ok.mp4", 9.0): "--baseline 9 had no effect: no face was followed for longer than that",
+        ("ok.mp4", 0.2): None,
+    }
+    for (name, seconds), text in told.items():
+        notes = live(source=str(cases / name), baseline=seconds, detector="haar").notes
+        assert text in notes if text else "no effect" not in notes
+
+
 @pytest.mark.parametrize("source", ["", " ", "file://"])
 def test_an_empty_source_is_refused(live, source):
     with pytest.raises(InputError, match="--source is empty; name a picture"):

