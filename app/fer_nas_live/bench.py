@@ -1,7 +1,6 @@
 """`fer-nas bench live`: how long each stage takes, how old a shown frame is, and the ratio to a plain pipeline.
 
 The two pipelines take turns, so that a machine whose speed wanders does so for both; figures are medians.
-
 Times are wall clock; `cpu_ms` beside them is what the process used of the processor, which other programs disturb less.
 """
 
@@ -149,10 +148,8 @@ def _children() -> dict[str, float]:
 
 
 def _recognizer(model: Classifier, options: BenchOptions, source: Source) -> Recognizer:
-    detector = detectors.make(options.detector)
-    return Recognizer(
-        detector, model, Tracker(SMOOTHING), schedule=schedule_for(source), stages=Stages(keep=True), threshold=0.0
-    )
+    detector, stages = detectors.make(options.detector), Stages(keep=True)
+    return Recognizer(detector, model, Tracker(SMOOTHING), schedule=schedule_for(source), stages=stages)
 
 
 class Sink:

@@ -7,10 +7,18 @@ from typing import Any
 
 import cv2
 
+from fer_nas.errors import InputError
 from fer_nas_live.quiet import quiet_stderr, silence_libraries
 from fer_nas_live.sources import camera_numbers
 
 NAMES = Path("/sys/class/video4linux")
+
+
+def camera_number(text: str) -> int:
+    """What --camera was given, as a number; InputError for anything else."""
+    if not (text.isascii() and text.isdigit()) or len(text) > 4:
+        raise InputError(f"--camera is {text!r}; give a camera's number, as 0 (`fer-nas cameras` lists them)")
+    return int(text)
 
 
 def cameras() -> list[dict[str, Any]]:

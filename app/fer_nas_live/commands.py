@@ -90,8 +90,8 @@ def live(
     """
     from rich.console import Console
 
+    from fer_nas_live.cameras import camera_number
     from fer_nas_live.live import LiveOptions, run
-    from fer_nas_live.sources import camera_number
 
     options = LiveOptions(
         camera=None if camera is None else camera_number(camera),

@@ -92,13 +92,6 @@ def open_source(*, camera: int | None, source: str | None, note: Note, leave_out
     return _picture(path) if looks_like_picture(path) else _video(path, note)
 
 
-def camera_number(text: str) -> int:
-    """What --camera was given, as a number; InputError for anything else."""
-    if not (text.isascii() and text.isdigit()) or len(text) > 4:
-        raise InputError(f"--camera is {text!r}; give a camera's number, as 0 (`fer-nas cameras` lists them)")
-    return int(text)
-
-
 def camera_numbers(limit: int = 10) -> list[int]:
     """Numbers that may be cameras: on Linux those of /dev/video*, elsewhere the first four."""
     if not sys.platform.startswith("linux"):
