@@ -161,7 +161,12 @@ class ResponseConfig:
         "A larger one is less noisy and costs accordingly.",
         low=2,
     )
-    adjoint_rate: float = _f(0.05, "soba: rate of the carried adjoint's step.", low=0)
+    adjoint_rate: float | None = _f(
+        None,
+        "soba: rate of the carried adjoint's step; not given, that of the weights' step divided by 1 + momentum, at "
+        "which it is stable where they are.",
+        low=0,
+    )
     adjoint_damping: float = _f(1.0, "soba: damping μ of (H + μ)⁻¹, which bounds the adjoint where H is flat.", low=0)
     adjoint_every: int = _f(2, "soba: steps of λ for each step of the adjoint, which has most of the price.", low=1)
     response: str = _f(

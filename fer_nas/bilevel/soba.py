@@ -20,8 +20,10 @@ class CarriedAdjoint:
 
     with s = `outer_mean`, t = `response_mean`; ḡ starts at its first value, q and r at 0: it begins as first order.
 
-    rate: of q's step; rate·(H's largest eigenvalue + μ) must stay below 2.
+    rate: of q's step; rate·(H's largest eigenvalue + μ) must stay below 2. None: η/(1 + β) of the weights' own step,
+        whose H has eigenvalues up to about 2·(1 + β)/η where training is stable.
     damping: μ, bounds q in directions in which H is flat or negative; 0 is unbiased and needs H positive definite.
+        Where it is, ‖q‖ is at most ‖ḡ‖/μ, so a longer q is cut to that: it is on its way to infinity.
     outer_mean: share of the old running mean of ∂L_val/∂w, which quiets the noise of validation batches.
     response_mean: share of the old running mean of the response; 0 turns it off.
     clip: largest norm of the response as a share of the direct term's, for a q that is not yet trustworthy; None, no
@@ -30,7 +32,7 @@ class CarriedAdjoint:
     every: hypergradients between two products (the others repeat the mean response), which halves the price at 2.
     """
 
-    rate: float = 0.05
+    rate: float | None = None
     damping: float = 1.0
     outer_mean: float = 0.8
     response_mean: float = 0.8
@@ -44,7 +46,7 @@ class CarriedAdjoint:
 
     def __post_init__(self) -> None:
         for name, value, low, high in (
-            ("rate", self.rate, 0.0, float("inf")),
+            ("rate", self.rate or 0.0, 0.0, float("inf")),
             ("damping", self.damping, 0.0, float("inf")),
             ("outer_mean", self.outer_mean, 0.0, 1.0),
             ("response_mean", self.response_mean, 0.0, 1.0),
@@ -68,14 +70,16 @@ class CarriedAdjoint:
         adjoint, response, count = kept["adjoint"], kept["response"], int(kept["count"])
         if count % self.every == 0:
             hessian, mixed = self.products(task, weights, hyper, train, adjoint, step.weight_decay, direct)
-            adjoint = adjoint - self.rate * (hessian + self.damping * adjoint - outer)
+            rate = step.learning_rate / (1 + step.momentum) if self.rate is None else self.rate
+            adjoint = adjoint - rate * (hessian + self.damping * adjoint - outer)
+            if self.damping:
+                adjoint = within(adjoint, outer.norm() / self.damping)
             response = torch.lerp(-mixed, response, self.response_mean)
         if not adjoint.isfinite().all():
             raise FerNasError("the carried adjoint is not finite; lower its rate or raise its damping")
         self.carried = {"outer": outer, "adjoint": adjoint, "response": response, "count": kept["count"] + 1}
         if self.clip is not None:
-            bound = self.clip * direct.norm()
-            response = response * (bound / response.norm().clamp_min(torch.finfo(bound.dtype).tiny)).clamp_max(1)
+            response = within(response, self.clip * direct.norm())
         return Hypergradient(direct=direct, response=response, loss=loss)
 
     def products(
@@ -94,3 +98,8 @@ class CarriedAdjoint:
 
     def load_state(self, saved: dict[str, Tensor]) -> None:
         self.carried = dict(saved)
+
+
+def within(vector: Tensor, bound: Tensor) -> Tensor:
+    """The vector at a norm of at most `bound`."""
+    return vector * (bound / vector.norm().clamp_min(torch.finfo(bound.dtype).tiny)).clamp_max(1)

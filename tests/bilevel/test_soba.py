@@ -115,9 +115,29 @@ def test_impossible_knobs(knob: dict[str, Any]) -> None:
         CarriedAdjoint(**knob)
 
 
+def test_damping_bounds_an_adjoint_whose_rate_is_too_large() -> None:
+    """(H + μ)⁻¹ is at most 1/μ: ‖q‖ ≤ ‖ḡ‖/μ, and without the bound the same rate runs away."""
+    task, weights, hyper = converged(7)
+    bounded, free = CarriedAdjoint(rate=50.0, damping=0.5, clip=None), CarriedAdjoint(rate=50.0, damping=0.0, clip=None)
+    for _ in range(5):
+        for method in (bounded, free):
+            method.hypergradient(task, weights, hyper, None, None, STEP)
+    limit = bounded.carried["outer"].norm() / 0.5
+    assert bounded.carried["adjoint"].norm() <= limit * (1 + 1e-9) < free.carried["adjoint"].norm()
+
+
+def test_the_rate_follows_the_weights_own() -> None:
+    task, weights, hyper = converged(7)
+    step = InnerStep(learning_rate=0.3, momentum=0.5)
+    found = [
+        CarriedAdjoint(rate=rate).hypergradient(task, weights, hyper, None, None, step).response for rate in (None, 0.2)
+    ]
+    assert torch.equal(*found)
+
+
 def test_an_adjoint_that_runs_away_says_so() -> None:
     task, weights, hyper = converged(7)
-    method = CarriedAdjoint(rate=1e30, clip=None)
+    method = CarriedAdjoint(rate=1e30, damping=0.0, clip=None)
     with pytest.raises(FerNasError, match="lower its rate"):
         for _ in range(50):
             method.hypergradient(task, weights, hyper, None, None, STEP)
