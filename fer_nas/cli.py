@@ -13,17 +13,10 @@ from rich.table import Table
 import fer_nas
 from fer_nas import model_commands, study_commands
 from fer_nas.artifacts import RunFolder
-from fer_nas.config import (
-    SEARCH_PRESETS,
-    TRAIN_PRESETS,
-    TUNE_READ_BY,
-    DataConfig,
-    SearchConfig,
-    TrainConfig,
-    TuneConfig,
-)
+from fer_nas.config import DataConfig, SearchConfig, TrainConfig, TuneConfig
 from fer_nas.errors import InputError
 from fer_nas.options import OneLineErrors, OutOption, ResumeOption, configured, flag, guarded
+from fer_nas.presets import SEARCH_PRESETS, TRAIN_PRESETS, TUNE_READ_BY
 from fer_nas.progress import say
 from fer_nas.settings import build, override, read_seeds, recipe_settings, refuse_unread, search_config
 

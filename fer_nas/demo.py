@@ -10,8 +10,9 @@ from rich.console import Console
 from rich.table import Table
 
 from fer_nas.artifacts import GenotypeFile
-from fer_nas.config import SEARCH_PRESETS, TRAIN_PRESETS, DataConfig, SearchConfig, TrainConfig
+from fer_nas.config import DataConfig, SearchConfig, TrainConfig
 from fer_nas.errors import InputError
+from fer_nas.presets import SEARCH_PRESETS, TRAIN_PRESETS
 from fer_nas.settings import build
 
 

@@ -7,16 +7,9 @@ from collections.abc import Iterable, Mapping
 from dataclasses import Field, asdict, fields, is_dataclass, replace
 from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
-from fer_nas.config import (
-    IN_PLACE_OF,
-    PAPER_OF_SPACE,
-    READ_BY,
-    SEARCH_PRESETS,
-    TUNABLE,
-    TUNING_METHODS,
-    SearchConfig,
-)
+from fer_nas.config import TUNABLE, SearchConfig
 from fer_nas.errors import InputError
+from fer_nas.presets import IN_PLACE_OF, PAPER_OF_SPACE, READ_BY, SEARCH_PRESETS, TUNING_METHODS
 
 T = TypeVar("T")
 

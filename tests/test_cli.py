@@ -277,12 +277,12 @@ def test_failed_allocation_is_one_line(cases: Path, tmp_path: Path, monkeypatch:
 
 
 def test_demo(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    from fer_nas import config
     from fer_nas.data import load
     from fer_nas.data.drawn import drawn_faces
+    from fer_nas.presets import SEARCH_PRESETS, TRAIN_PRESETS
 
     small = {"epochs": 1, "limit": 70, "image_size": 24, "threads": 1, "device": "cpu"}
-    for presets, layers in ((config.SEARCH_PRESETS, 1), (config.TRAIN_PRESETS, 2)):
+    for presets, layers in ((SEARCH_PRESETS, 1), (TRAIN_PRESETS, 2)):
         monkeypatch.setitem(presets, "tiny", presets["tiny"] | small | {"layers": layers})
     few = drawn_faces(140, 35, 35, seed=0, size=24)
     monkeypatch.setattr(load, "drawn_faces", lambda *counts, seed, size: few)

@@ -12,7 +12,8 @@ from pathlib import Path
 import pytest
 
 from fer_nas.__main__ import main
-from fer_nas.config import READ_BY, SEARCH_METHODS, SPACES, TUNE_READ_BY, SearchConfig, TuneConfig
+from fer_nas.config import SEARCH_METHODS, SPACES, SearchConfig, TuneConfig
+from fer_nas.presets import READ_BY, TUNE_READ_BY
 from fer_nas.settings import flat_fields
 from fer_nas.tune.methods import RIVALS
 from fer_nas.tune.problems import FAMILIES

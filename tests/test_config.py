@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from fer_nas.config import SEARCH_PRESETS, TRAIN_PRESETS, DataConfig, SearchConfig, TrainConfig
+from fer_nas.config import DataConfig, SearchConfig, TrainConfig
 from fer_nas.errors import InputError
+from fer_nas.presets import SEARCH_PRESETS, TRAIN_PRESETS
 from fer_nas.settings import build, flat_fields, from_dict, override, to_dict
 from fer_nas.space.variants import SPACES
 

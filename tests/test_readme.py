@@ -15,7 +15,8 @@ from fer_nas_live.detectors import DETECTORS
 from fer_nas.artifacts import Genotype, GenotypeFile, ModelMetadata
 from fer_nas.bilevel.methods import METHODS
 from fer_nas.cli import app
-from fer_nas.config import SEARCH_PRESETS, TRAIN_PRESETS, DataConfig, SearchConfig, TrainConfig
+from fer_nas.config import DataConfig, SearchConfig, TrainConfig
+from fer_nas.presets import SEARCH_PRESETS, TRAIN_PRESETS
 from fer_nas.settings import flat_fields, override
 from fer_nas.space.operations import OPERATIONS
 from fer_nas.space.variants import SPACES

@@ -12,11 +12,12 @@ import pytest
 from rich.console import Console
 
 from fer_nas.artifacts import Genotype, GenotypeFile, RunFolder
-from fer_nas.config import TRAIN_PRESETS, DataConfig, TrainConfig
+from fer_nas.config import DataConfig, TrainConfig
 from fer_nas.errors import InputError
 from fer_nas.export.evaluate import evaluate
 from fer_nas.export.onnx import ExportResult, export
 from fer_nas.export.runtime import open_model
+from fer_nas.presets import TRAIN_PRESETS
 from fer_nas.settings import build
 from fer_nas.train.run import train
 

@@ -16,9 +16,10 @@ from typer.testing import CliRunner
 from fer_nas import ranking
 from fer_nas.artifacts import GenotypeFile, RunFolder
 from fer_nas.cli import app
-from fer_nas.config import SEARCH_PRESETS, SearchConfig
+from fer_nas.config import SearchConfig
 from fer_nas.data.split import DataSet
 from fer_nas.errors import InputError
+from fer_nas.presets import SEARCH_PRESETS
 from fer_nas.runtime import Interrupted
 from fer_nas.settings import build, read_seeds
 from fer_nas.train.run import Training

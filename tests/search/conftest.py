@@ -11,7 +11,8 @@ import torch
 from rich.console import Console
 
 from fer_nas.artifacts import RunFolder
-from fer_nas.config import SEARCH_PRESETS, SearchConfig
+from fer_nas.config import SearchConfig
+from fer_nas.presets import SEARCH_PRESETS
 from fer_nas.search.run import Search, resume, search
 from fer_nas.settings import build
 

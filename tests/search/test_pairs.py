@@ -10,10 +10,11 @@ import torch
 from rich.console import Console
 
 from fer_nas.artifacts import RunFolder
-from fer_nas.config import SEARCH_METHODS, SEARCH_PRESETS, SPACES, SearchConfig
+from fer_nas.config import SEARCH_METHODS, SPACES, SearchConfig
 from fer_nas.data.drawn import drawn_faces
 from fer_nas.data.split import DataSet
 from fer_nas.errors import InputError
+from fer_nas.presets import SEARCH_PRESETS
 from fer_nas.search.methods import METHODS
 from fer_nas.search.run import Search
 from fer_nas.settings import build

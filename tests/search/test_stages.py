@@ -12,9 +12,10 @@ import torch
 from rich.console import Console
 
 from fer_nas.artifacts import GenotypeFile, RunFolder
-from fer_nas.config import SEARCH_PRESETS, SearchConfig
+from fer_nas.config import SearchConfig
 from fer_nas.data.load import load
 from fer_nas.errors import InputError
+from fer_nas.presets import SEARCH_PRESETS
 from fer_nas.runtime import generator, load_checkpoint
 from fer_nas.search.methods import METHODS
 from fer_nas.search.run import search

@@ -10,7 +10,8 @@ import pytest
 from rich.console import Console
 
 from fer_nas.artifacts import Genotype, GenotypeFile, RunFolder
-from fer_nas.config import TRAIN_PRESETS, TrainConfig
+from fer_nas.config import TrainConfig
+from fer_nas.presets import TRAIN_PRESETS
 from fer_nas.settings import build
 from fer_nas.train.run import train
 
