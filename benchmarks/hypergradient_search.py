@@ -36,6 +36,7 @@ from fer_nas.bilevel.unrolled import SecondOrder
 from fer_nas.config import DataConfig
 from fer_nas.data.load import load
 from fer_nas.data.sampling import subset
+from fer_nas.report.figure import new_figure, save_figure
 from fer_nas.runtime import generator
 from fer_nas.search.methods import FEATURE_SCALE
 from fer_nas.space.supernet import Supernet
@@ -208,11 +209,34 @@ def table(done: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def draw(done: list[dict[str, Any]], path: Path) -> None:
+    """Clipped cosines over the steps of the search: every seed thin, the mean thick."""
+    rows = [row for run in done for row in run["rows"]]
+    steps = sorted({row["steps"] for row in rows})
+    names = list(dict.fromkeys(row["method"] for row in rows))
+    figure = new_figure(8, 4.5)
+    axes = figure.add_subplot()
+    for number, name in enumerate(names):
+        by_seed = [[r["clipped"] for r in run["rows"] if r["method"] == name] for run in done]
+        means = [sum(values) / len(values) for values in zip(*by_seed, strict=True)]
+        for values in by_seed:
+            axes.plot(steps, values, color=f"C{number}", linewidth=0.6, alpha=0.6)
+        axes.plot(steps, means, color=f"C{number}", linewidth=2, marker="o", label=name)
+    axes.set_xticks(steps)
+    axes.set_xlabel("steps of the search")
+    axes.set_ylabel("cosine of the hypergradient to the truth")
+    axes.set_title(f"{len(done)} seed(s), responses at most half the direct term", fontsize=10)
+    axes.legend(fontsize=8)
+    figure.tight_layout()
+    save_figure(figure, path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="FER2013, in any form that fer-nas reads")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, required=True, help="record; a run that was stopped goes on from it")
+    parser.add_argument("--picture", type=Path, help="PNG of the cosines over the steps")
     options = parser.parse_args()
     torch.set_num_threads(1)
     done: list[dict[str, Any]] = json.loads(options.out.read_text()) if options.out.exists() else []
@@ -224,6 +248,8 @@ def main() -> None:
         done.append({"seed": seed, "rows": rows, "cpu_seconds": time.process_time() - began})
         write_json(options.out, done)
     print(table(done))
+    if options.picture:
+        draw(done, options.picture)
 
 
 if __name__ == "__main__":
