@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import subprocess
 import sys
+from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -91,14 +92,17 @@ class Runner:
         """At which the derived network is nearest to the scale's number of parameters."""
         size = 32 if self.study.scale == "paper" else 24
 
-        def distance(channels: int) -> int:
+        def parameters(channels: int) -> int:
             with torch.device("meta"):
                 network = Network(
                     genotype, classes=7, c_in=1, image_size=size, channels=channels, layers=self.scale.layers
                 )
-            return abs(sum(p.numel() for p in network.parameters()) - self.scale.parameters)
+            return sum(p.numel() for p in network.parameters())
 
-        return min(CHANNELS, key=distance)
+        wanted = self.scale.parameters
+        enough = bisect_left(CHANNELS, wanted, hi=len(CHANNELS) - 1, key=parameters)  # it grows with the channels
+        around = CHANNELS[max(0, enough - 1) : enough + 1]
+        return min(around, key=lambda channels: abs(parameters(channels) - wanted))
 
     def command(self, verb: str, place: Path, words: Sequence[str], arguments: Sequence[str] = ()) -> None:
         """One run, new or resumed, with its output in a log beside the folder. FerNasError where it fails."""

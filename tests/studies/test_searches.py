@@ -67,8 +67,8 @@ def small(monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_small_study_runs_and_what_is_there_is_not_run_again(small, tmp_path):
-    asked = ["study", "methods", "--data", "drawn", "--seeds", "1", "--out", str(tmp_path / "s")]
+def test_a_small_study_runs_and_what_is_there_is_not_run_again(small, tmp_path, cases):
+    asked = ["study", "methods", "--data", str(cases / "fer.csv"), "--seeds", "1", "--out", str(tmp_path / "s")]
     said = CliRunner().invoke(app, asked)
     assert said.exit_code == 0, said.output
     found = json.loads((tmp_path / "s" / "study.json").read_text())
@@ -80,7 +80,7 @@ def test_a_small_study_runs_and_what_is_there_is_not_run_again(small, tmp_path):
     assert CliRunner().invoke(app, asked).exit_code == 0
     assert stamps == {path: path.stat().st_mtime_ns for path in (tmp_path / "s").rglob("*.log")}
     with pytest.raises(InputError, match="other options"):
-        check(Study(plan="methods", scale="quick", data="drawn", labels="ferplus", seeds=1), tmp_path / "s")
+        check(Study(plan="methods", scale="quick", data="drawn", seeds=1), tmp_path / "s")
 
 
 def test_a_run_that_fails_is_told_with_its_log(small, tmp_path):
