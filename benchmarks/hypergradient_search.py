@@ -166,10 +166,6 @@ def checkpoint(
     carried = copy.deepcopy(adjoint).hypergradient(task, weights, hyper, trains[0], vals[0], step).response
     terms = {"first order": torch.zeros_like(direct), "second order": second, "carried adjoint": carried}
     terms |= {name: learner.response_term(weights, hyper, vals) for name, learner in learners.items()}
-    own = terms["Δ-STN, Adam 3e-4"]
-    share = (own @ carried / carried.norm().square().clamp_min(1e-12)).clamp(0, 1)
-    terms["carried adjoint, as far as Δ-STN agrees"] = share * carried
-    terms["mean of carried adjoint and Δ-STN"] = (carried + own) / 2
     about = {
         "steps": number,
         "truth_ratio": (wanted.norm() / truth.direct.norm()).item(),
