@@ -214,8 +214,11 @@ def check(study: Study, out: Path) -> None:
     for value, table, option in ((study.plan, PLANS, "PLAN"), (study.scale, SCALES, "--scale")):
         if value not in table:
             raise InputError(f"{option} is {value!r}; choose from {', '.join(table)}")
-    if any(line.on == "cifar10" for line in PLANS[study.plan].lines) and study.cifar10 is None:
+    reads = any(line.on == "cifar10" for line in PLANS[study.plan].lines)
+    if reads and study.cifar10 is None:
         raise InputError(f"the plan {study.plan} searches on CIFAR-10 too; give its folder with --cifar10")
+    if study.cifar10 is not None and not reads:
+        raise InputError(f"--cifar10: the plan {study.plan} does not search on it; leave it out")
     asked = {name: getattr(study, name) for name in Study.__dataclass_fields__}
     kept = out / "plan.json"
     if kept.exists():

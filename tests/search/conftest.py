@@ -37,6 +37,13 @@ def configured() -> Callable[..., SearchConfig]:
     return configure
 
 
+@pytest.fixture
+def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
+    """They have their own tests and take as long as such a search."""
+    for name in ("draw_cells", "draw_curves"):
+        monkeypatch.setattr(f"fer_nas.search.run.{name}", lambda *_: None)
+
+
 @pytest.fixture(scope="session")
 def searched() -> Callable[..., RunFolder]:
     """searched(data, out, **settings): a search in this process."""

@@ -25,11 +25,7 @@ Configured = Callable[..., SearchConfig]
 FAST = ",".join(name for name in TUNABLE if name != "drop_path")
 
 
-@pytest.fixture(autouse=True)
-def without_pictures(monkeypatch: pytest.MonkeyPatch) -> None:
-    """They have their own tests and take as long as such a search."""
-    for name in ("draw_cells", "draw_curves"):
-        monkeypatch.setattr(f"fer_nas.search.run.{name}", lambda *_: None)
+pytestmark = pytest.mark.usefixtures("without_pictures")
 
 
 def state_of(config: SearchConfig) -> State:

@@ -96,6 +96,8 @@ def test_what_cannot_be_run_is_refused(tmp_path):
         check(Study(plan="methods", scale="huge", data="drawn"), tmp_path / "a")
     with pytest.raises(InputError, match="--cifar10"):
         check(Study(plan="networks", scale="quick", data="drawn"), tmp_path / "a")
+    with pytest.raises(InputError, match="leave it out"):
+        check(Study(plan="methods", scale="quick", data="drawn", cifar10="c"), tmp_path / "a")
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "mine.txt").write_text("x")
     with pytest.raises(InputError, match="not empty"):
