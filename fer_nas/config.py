@@ -106,6 +106,11 @@ class ArchConfig:
         "where the space and the method allow it.",
         ("auto", "plain", "fast"),
     )
+    graphs: bool = _f(
+        True,
+        "On a GPU, record the supernet's passes as CUDA graphs and replay them: the same kernels, started without "
+        "Python. What differentiates twice or draws in its passes (gdas, implicit, dropout) runs without.",
+    )
     arch_learning_rate: float = _f(3e-4, "Learning rate of λ.", low=0)
     arch_weight_decay: float = _f(1e-3, "Weight decay of λ.", low=0)
     warmup_epochs: int = _f(0, "First epochs in which λ is frozen.", low=0)

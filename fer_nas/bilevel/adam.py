@@ -23,13 +23,19 @@ class Adam:
     def take(self, weights: Params, gradient: Params) -> Params:
         """The weights after one step, as new leaves."""
         count = int(self.moments.get("count", torch.zeros(()))) + 1
-        moved, moments = {}, {"count": torch.tensor(count)}
-        for name, w in weights.items():
-            g = gradient[name]
-            mean = torch.lerp(self.moments.get(f"mean.{name}", torch.zeros_like(w)), g, 1 - BETAS[0])
-            square = torch.lerp(self.moments.get(f"square.{name}", torch.zeros_like(w)), g * g, 1 - BETAS[1])
-            moments |= {f"mean.{name}": mean, f"square.{name}": square}
-            size = (square / (1 - BETAS[1] ** count)).sqrt() + EPSILON
-            moved[name] = (w - self.rate / (1 - BETAS[0] ** count) * mean / size).requires_grad_()
-        self.moments = moments
-        return moved
+        slope = [gradient[name] for name in weights]
+        mean = torch._foreach_lerp(self._moment("mean", weights), slope, 1 - BETAS[0])
+        squares = list(torch._foreach_mul(slope, slope))
+        square = torch._foreach_lerp(self._moment("square", weights), squares, 1 - BETAS[1])
+        size = torch._foreach_sqrt(torch._foreach_div(square, 1 - BETAS[1] ** count))
+        size = torch._foreach_add(size, EPSILON)
+        rate = self.rate / (1 - BETAS[0] ** count)
+        moved = torch._foreach_addcdiv(list(weights.values()), mean, size, value=-rate)
+        self.moments = {"count": torch.tensor(count)}
+        for name, m, s in zip(weights, mean, square, strict=True):
+            self.moments |= {f"mean.{name}": m, f"square.{name}": s}
+        return {name: w.requires_grad_() for name, w in zip(weights, moved, strict=True)}
+
+    def _moment(self, kind: str, weights: Params) -> list[Tensor]:
+        """By the weights' order; zeros at the start."""
+        return [self.moments.get(f"{kind}.{name}", torch.zeros_like(w)) for name, w in weights.items()]

@@ -66,24 +66,30 @@ class InnerStep:
 
     def ahead(self, weights: Params, gradient: Params) -> Params:
         """w' = w − ξ(momentum·v + ∇L_train + weight decay·w), ξ the learning rate. Differentiable in its arguments."""
-        result = {}
-        for name, w in weights.items():
-            move = gradient[name] + self.weight_decay * w
-            if self.momentum and name in self.velocity:
-                move = move + self.momentum * self.velocity[name]
-            result[name] = w - self.learning_rate * move
-        return result
+        return self._moved(weights, self._move(weights, gradient))
+
+    def _move(self, weights: Params, gradient: Params) -> list[Tensor]:
+        """momentum·v + ∇L_train + weight decay·w, in the weights' order."""
+        slopes = [gradient[name] for name in weights]
+        move = dict(
+            zip(weights, torch._foreach_add(slopes, list(weights.values()), alpha=self.weight_decay), strict=True)
+        )
+        rolling = [name for name in weights if self.momentum and name in self.velocity]
+        if rolling:
+            now, velocity = [move[name] for name in rolling], [self.velocity[name] for name in rolling]
+            move |= zip(rolling, torch._foreach_add(now, velocity, alpha=self.momentum), strict=True)
+        return list(move.values())
+
+    def _moved(self, weights: Params, move: list[Tensor]) -> Params:
+        moved = torch._foreach_add(list(weights.values()), move, alpha=-self.learning_rate)
+        return dict(zip(weights, moved, strict=True))
 
     @torch.no_grad()
     def take(self, weights: Params, gradient: Params) -> tuple[Params, InnerStep]:
         """The weights after the step as new leaves, and the optimizer with its new momentum buffers."""
-        velocity = {}
-        for name, w in weights.items():
-            velocity[name] = gradient[name] + self.weight_decay * w
-            if self.momentum and name in self.velocity:
-                velocity[name] = velocity[name] + self.momentum * self.velocity[name]
-        moved = {name: (w - self.learning_rate * velocity[name]).requires_grad_() for name, w in weights.items()}
-        return moved, replace(self, velocity=velocity if self.momentum else {})
+        move = self._move(weights, gradient)
+        moved = {name: w.requires_grad_() for name, w in self._moved(weights, move).items()}
+        return moved, replace(self, velocity=dict(zip(weights, move, strict=True)) if self.momentum else {})
 
 
 @dataclass(frozen=True, kw_only=True)

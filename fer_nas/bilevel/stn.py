@@ -79,15 +79,16 @@ class STN:
         self, task: Task, weights: Params, learning: Params, center: Tensor, batch: Batch
     ) -> tuple[Params, Tensor]:
         """∂/∂learning (some of the weights) of the inner loss at λ+ε, clipped, and the loss."""
-        slope = {name: torch.zeros_like(w) for name, w in learning.items()}
+        slope: list[Tensor] = []
         mean = torch.zeros((), device=center.device, dtype=center.dtype)
         for epsilon in self.perturbation.draws(center, batch):
             here = {name: w.detach().requires_grad_(name in learning) for name, w in weights.items()}
             loss = self.inner_loss(task, here, center + epsilon, center, batch)
             found, _ = gradients(loss, {name: here[name] for name in learning})
-            slope = {name: s + found[name] / self.perturbation.count for name, s in slope.items()}
+            part = torch._foreach_div(list(found.values()), self.perturbation.count)
+            slope = list(torch._foreach_add(slope, part) if slope else part)
             mean = mean + loss.detach() / self.perturbation.count
-        return clipped(slope, self.gradient_clip), mean
+        return clipped(dict(zip(learning, slope, strict=True)), self.gradient_clip), mean
 
     def inner_loss(self, task: Task, weights: Params, point: Tensor, center: Tensor, batch: Batch) -> Tensor:
         return task.inner_loss(weights, point, batch, self.respond(point, center))
@@ -123,7 +124,7 @@ class STN:
             response += rows_summed(found[1], center) / count
             slope += rows_summed((found[0] + found[1]) * epsilon, center) / sigma / count
             mean = mean + loss.detach() / count
-        require_finite([mean, *direct, *response], "validation", self)
+        require_finite([mean, direct, response], "validation", self)
         self.perturbation.learn_from(slope)
         if self.clip is not None:
             bound, part = self.clip * direct[self.clip_part].norm(), response[self.clip_part]
@@ -156,9 +157,9 @@ def clipped(slope: Params, limit: float | None) -> Params:
     """The gradient at a norm of at most `limit`."""
     if limit is None:
         return slope
-    norm = torch.stack([s.norm() for s in slope.values()]).norm()
+    norm = torch.stack(torch._foreach_norm(list(slope.values()))).norm()
     share = (limit / norm.clamp_min(torch.finfo(norm.dtype).tiny)).clamp_max(1)
-    return {name: s * share for name, s in slope.items()}
+    return dict(zip(slope, torch._foreach_mul(list(slope.values()), share), strict=True))
 
 
 def require_response(weights: Params, method: object) -> None:
@@ -171,7 +172,7 @@ def require_response(weights: Params, method: object) -> None:
 
 def require_finite(values: list[Tensor], which: str, method: object) -> None:
     """FerNasError where one of them is NaN or infinite; looked at once for many, as it waits for the device."""
-    if values and not torch.isfinite(torch.stack([v.detach() for v in values])).all():
+    if values and not torch.isfinite(torch.cat([v.detach().reshape(-1) for v in values])).all():
         raise FerNasError(
             f"the {which} loss of {type(method).__name__} is not finite; lower the learning rate or the "
             "perturbation's scale, or clip φ's gradient (gradient_clip)"

@@ -33,14 +33,19 @@ FORMS = {
     "plain": "the definition, channels first",
     "channels-last": "the definition, channels last",
     "compiled": "the definition, channels last, each cell by torch.compile",
+    "graphed": "the definition, channels last, its passes replayed as CUDA graphs",
     "fast": "the same function with fewer and larger kernels",
+    "fast-graphed": "the fast form, its passes replayed as CUDA graphs",
 }
+GRAPHED = ("graphed", "fast-graphed")
 CLASSES = 10
+WARM_UP = {"cpu": 1, "cuda": 10}
+"""Steps before the timed ones; on a GPU graphs are recorded in them."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class BenchOptions:
-    """steps: timed steps of each search; one more before them warms up. A method of best responses may be followed by
+    """steps: timed steps of each search, after those that warm up. A method of best responses may be followed by
     `:published`, the form of its paper."""
 
     methods: tuple[str, ...] = ("darts-1st", "darts-2nd")
@@ -79,7 +84,8 @@ class Contestant:
                 "method": name,
                 **({"response": response} if response else {}),
                 "space": options.space,
-                "form": "fast" if form == "fast" else "plain",
+                "form": "fast" if form.startswith("fast") else "plain",
+                "graphs": form in GRAPHED,
                 "batch_size": options.batch_size,
                 "channels": options.channels,
                 "layers": options.layers,
@@ -116,6 +122,9 @@ class Contestant:
 def run(options: BenchOptions, notes: Console) -> dict[str, Any]:
     """The record: settings, machine, and a row for each method and form."""
     device = choose_device(options.device)
+    asked = [form for form in options.forms if form in GRAPHED]
+    if asked and device.type != "cuda":
+        raise InputError(f"--forms {asked[0]}: CUDA graphs need a GPU; leave it out, or choose one with --device")
     before = torch.get_num_threads()
     if options.threads:
         torch.set_num_threads(options.threads)
@@ -132,12 +141,15 @@ def _measure(options: BenchOptions, device: torch.device, notes: Console) -> dic
     left_out: dict[str, str] = {}
     for method in options.methods:
         for form in options.forms:
-            say(notes, f"{method}, {form}: memory, and a step to warm up")
+            say(notes, f"{method}, {form}: memory, and steps to warm up")
             try:
-                made = Contestant(options, method, form)
+                others = 0.0
                 if device.type == "cuda":
                     torch.cuda.reset_peak_memory_stats(device)
-                made.step()
+                    others = torch.cuda.memory_allocated(device) / 2**20
+                made = Contestant(options, method, form)
+                for _ in range(WARM_UP[device.type]):
+                    made.step()
             except InputError:
                 raise
             except Exception as error:  # what a compiler or its backend raises is not known beforehand
@@ -146,7 +158,7 @@ def _measure(options: BenchOptions, device: torch.device, notes: Console) -> dic
                 left_out[f"{method}, {form}"] = (str(error).splitlines() or [type(error).__name__])[0]
                 continue
             entries[method, form] = made
-            memory[method, form] = _memory(options, method, form, device)
+            memory[method, form] = _memory(options, method, form, device, others)
     times: dict[tuple[str, str], list[tuple[float, float]]] = {key: [] for key in entries}
     order = list(entries)
     for turn in range(options.steps):
@@ -190,10 +202,15 @@ def spread(values: list[float]) -> dict[str, float]:
     return {"median": statistics.median(values), "low": min(values), "high": max(values)}
 
 
-def _memory(options: BenchOptions, method: str, form: str, device: torch.device) -> dict[str, float | None]:
-    """Peak memory in MiB, and what of it was there before the first step; on a CPU from a process of its own."""
+def _memory(
+    options: BenchOptions, method: str, form: str, device: torch.device, others: float
+) -> dict[str, float | None]:
+    """Peak memory in MiB, and what of it was there before the first step; on a CPU from a process of its own.
+
+    others: what the searches beside it hold on a GPU.
+    """
     if device.type == "cuda":
-        return {"peak_memory_mib": peak_memory_mib(device), "memory_before_mib": None}
+        return {"peak_memory_mib": (peak_memory_mib(device) or 0.0) - others, "memory_before_mib": None}
     words = json.dumps({**asdict(options), "methods": [method], "forms": [form]})
     child = subprocess.run(
         [sys.executable, "-c", "from fer_nas.search import bench; bench.report_memory()"],

@@ -177,9 +177,10 @@ class Search(EpochLoop):
             fitted = state.method.fit(state.task, weights, state.arch.detach(), [train], step)  # type: ignore[arg-type]
             state.accept(*fitted)
             return state.method.loss  # type: ignore[attr-defined]
-        state.weights_optimizer.zero_grad()
         loss = state.task.inner_loss(weights, state.arch.detach(), train)  # type: ignore[arg-type]
-        loss.backward()
+        slopes = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+        for parameter, slope in zip(weights.values(), slopes, strict=True):
+            parameter.grad = slope
         torch.nn.utils.clip_grad_norm_(list(weights.values()), w.gradient_clip)
         state.weights_optimizer.step()
         return loss.detach()

@@ -72,8 +72,9 @@ class State:
     @torch.no_grad()
     def accept(self, weights: dict[str, Tensor], step: InnerStep) -> None:
         """Weights and momentum buffers as a method's own `fit` left them."""
-        for name, parameter in self.task.weights().items():
-            parameter.copy_(weights[name])
+        own = self.task.weights()
+        torch._foreach_copy_(list(own.values()), [weights[name] for name in own])
+        for name, parameter in own.items():
             if name in step.velocity:
                 self.weights_optimizer.state[parameter]["momentum_buffer"] = step.velocity[name]
 
@@ -165,7 +166,8 @@ def build(
             rescale_std=chosen.response_start,
             generator=generator(seed, "response", *again),
         )
-    task = CellSearch(supernet, space, wanted, learner=learner, tuned=tuned)
+    graphs = config.arch.graphs and device.type == "cuda" and parallel.count() == 1 and not needs_plain_form(config)
+    task = CellSearch(supernet, space, wanted, learner=learner, tuned=tuned, graphs=graphs)
     arch = task.initial_hyper(generator(seed, "arch", *again)).to(device).requires_grad_()
     w = config.weights
     return State(

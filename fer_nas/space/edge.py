@@ -63,10 +63,13 @@ class PartialEdge(FullEdge):
     edge's own weight where edges are weighted too.
     """
 
+    places: Tensor
+
     def __init__(self, operations: tuple[str, ...], channels: int, stride: int) -> None:
         self.inner = max(1, channels // SHARES)
         super().__init__(operations, self.inner, stride)
         self.order = shuffled(channels, self.inner)
+        self.register_buffer("places", torch.tensor(self.order), persistent=False)
 
     def forward(
         self,
@@ -81,7 +84,7 @@ class PartialEdge(FullEdge):
             rest = nn.functional.max_pool2d(rest, 2, ceil_mode=True)
         if active is not None:  # what passes by does so with the weights of what runs
             weights_O = weights_O[torch.tensor(active, device=weights_O.device)]
-        return torch.cat([mixed, weights_O.sum() * rest], dim=1)[:, self.order]
+        return torch.cat([mixed, weights_O.sum() * rest], dim=1).index_select(1, self.places)
 
 
 def shuffled(channels: int, inner: int) -> list[int]:

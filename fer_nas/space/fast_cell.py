@@ -31,6 +31,7 @@ from fer_nas.space.fast_plan import (
     Unit,
     Weights,
     edge_weight,
+    places,
 )
 
 
@@ -110,7 +111,7 @@ class CellPass(CellForward):
     def units_backward(self, saved: Saved, source: SourcePlan) -> None:
         """Through the norms and the mixture of all units, then through each of them; separable ones go on inwards."""
         norm, channels = k.some(saved.norm), self.plan.channels
-        edges, columns, nodes = self.jobs(saved.units, source)
+        entries, nodes = self.jobs(saved.units, source)
         cross = torch.empty_like(norm.row)
         scratch = torch.empty_like(max((k.some(unit.y) for unit in saved.units), key=Tensor.numel)).view(-1)
         start = 0
@@ -120,12 +121,9 @@ class CellPass(CellForward):
             start = part.stop
             product = torch.mul(self.gradient(unit, source), y, out=scratch[: y.numel()].view_as(y))
             torch.sum(product, 0, out=cross[part])
-        slope, by_y, constant = norm.backward(self.total[nodes].view(-1), cross)
-        self.d_mixture.index_put_(
-            (torch.tensor(edges, device=slope.device), torch.tensor(columns, device=slope.device)),
-            slope.view(-1, channels).sum(1),
-            accumulate=True,
-        )
+        total = self.total.index_select(0, places(tuple(nodes), cross.device))
+        slope, by_y, constant = norm.backward(total.view(-1), cross)
+        self.d_mixture.view(-1).index_add_(0, entries, slope.view(-1, channels).sum(1))
         inner: list[Tensor] = []
         start = 0
         for unit in saved.units:
@@ -170,9 +168,7 @@ class CellPass(CellForward):
         edges = [source.edges[place][0] for place in unit.places]
         if self.with_weights:
             middle = k.some(unit.middle)
-            for i, edge in enumerate(edges):
-                part = slice(i * channels, (i + 1) * channels)
-                d_point = torch.mm(g[:, part].t(), middle[:, part])
+            for edge, d_point in zip(edges, k.point_gradients(g, middle, len(edges)), strict=True):
                 self.d_weights[edge_weight(edge, unit.operation, unit.leaves[1])] = d_point[:, :, None, None]
         d = k.products_backward(g, unit.points)
         height = -(-unit.x.shape[1] // unit.stride)
@@ -216,9 +212,12 @@ class CellPass(CellForward):
         g = self.g[first : first + len(source.edges)].view(len(source.edges), -1)
         d_mix = torch.mm(g, values.view(len(names), -1).t())
         d_values = torch.mm(mix.t(), g).view_as(values)
+        ran = [(place, column) for column, name in enumerate(names) for place in source.active[name]]
+        entries = tuple(self.entry(source.edges[place][0], names[column]) for place, column in ran)
+        taken = tuple(place * len(names) + column for place, column in ran)
+        values_of = d_mix.view(-1).index_select(0, places(taken, d_mix.device))
+        self.d_mixture.view(-1).index_add_(0, places(entries, d_mix.device), values_of)
         for column, name in enumerate(names):
-            for place in source.active[name]:
-                self.d_mixture[source.edges[place][0], self.column[name]] += d_mix[place, column]
             if name in SKIPS:
                 dx.add_(d_values[column].view_as(dx))
                 continue

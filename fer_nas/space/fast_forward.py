@@ -24,14 +24,14 @@ from fer_nas.space.fast_plan import (
     Unit,
     Weights,
     edge_weight,
+    places,
 )
 
-CHUNK_BYTES = 2**20  # edges go side by side up to this size of their outputs
+CHUNK_BYTES = 2**20  # edges go side by side up to this size of their outputs, on a CPU; on a GPU all of a source do
 
 
-def _chunks(places: Sequence[int], bytes_each: int) -> list[tuple[int, ...]]:
-    size = max(1, CHUNK_BYTES // bytes_each)
-    return [tuple(places[i : i + size]) for i in range(0, len(places), size)]
+def _chunks(ends: Sequence[int], size: int) -> list[tuple[int, ...]]:
+    return [tuple(ends[i : i + size]) for i in range(0, len(ends), size)]
 
 
 class CellForward:
@@ -104,30 +104,44 @@ class CellForward:
             by_column = coefficient.repeat_interleave(self.plan.channels)
         return k.Norm.of(total, squares, by_column, self.pixels)
 
-    def jobs(self, units: Sequence[Unit], source: SourcePlan) -> tuple[list[int], list[int], list[int]]:
-        """Edge, column of the mixture and node of every C columns of the units."""
-        jobs = [(source.edges[place], self.column[unit.operation]) for unit in units for place in unit.places]
-        return [edge for (edge, _), _ in jobs], [column for _, column in jobs], [node for (_, node), _ in jobs]
+    def entry(self, edge: int, operation: str) -> int:
+        """Where the mixture's weight of an operation stands in the flattened (E, O)."""
+        return edge * len(self.plan.operations) + self.column[operation]
+
+    def jobs(self, units: Sequence[Unit], source: SourcePlan) -> tuple[Tensor, list[int]]:
+        """Entry of the mixture and node of every C columns of the units."""
+        jobs = [(*source.edges[place], unit.operation) for unit in units for place in unit.places]
+        entries = tuple(self.entry(edge, operation) for edge, _, operation in jobs)
+        return places(entries, self.mixture.device), [node for _, node, _ in jobs]
 
     def add_units(self, saved: Saved, source: SourcePlan) -> None:
-        edges, columns, nodes = self.jobs(saved.units, source)
-        saved.norm = norm = self.statistics([k.some(u.y) for u in saved.units], self.mixture[edges, columns])
+        entries, nodes = self.jobs(saved.units, source)
+        coefficient = self.mixture.reshape(-1).index_select(0, entries)
+        saved.norm = norm = self.statistics([k.some(u.y) for u in saved.units], coefficient)
         channels, job = self.plan.channels, 0
-        rows = norm.row.view(-1, channels)
+        rows = norm.row.view(-1, 1, channels)
         for unit in saved.units:
-            y = k.some(unit.y)
-            for i in range(len(unit.places)):
-                self.target(nodes[job], unit.parity).addcmul_(y[:, i * channels : (i + 1) * channels], rows[job])
-                job += 1
-        self.bias.index_add_(0, torch.tensor(nodes, device=rows.device), norm.bias.view(-1, channels))
+            count = len(unit.places)
+            into = nodes[job : job + count]
+            parts = k.some(unit.y).view(-1, count, channels).transpose(0, 1)
+            targets = self.targets(unit.parity)
+            if into == list(range(into[0], into[0] + count)):
+                targets[into[0] : into[0] + count].addcmul_(parts, rows[job : job + count])
+            else:
+                for i, node in enumerate(into):
+                    targets[node].addcmul_(parts[i], rows[job + i])
+            job += count
+        self.bias.index_add_(0, places(tuple(nodes), rows.device), norm.bias.view(-1, channels))
 
-    def target(self, node: int, parity: bool) -> Tensor:
+    def targets(self, parity: bool) -> Tensor:
+        """What the outputs of operations are added to, (nodes, M, C)."""
         if not parity:
-            return self.acc[node]
+            return self.acc
+        nodes, channels = self.plan.nodes, self.plan.channels
         if self.parity_acc is None:
             n, h, w = self.shape
-            self.parity_acc = self.acc.new_zeros(self.plan.nodes, 4 * n, (h + 1) // 2, (w + 1) // 2, self.plan.channels)
-        return k.matrix(self.parity_acc[node])
+            self.parity_acc = self.acc.new_zeros(nodes, 4 * n, (h + 1) // 2, (w + 1) // 2, channels)
+        return self.parity_acc.view(nodes, -1, channels)
 
     def pools_and_skips(self, saved: Saved, source: SourcePlan) -> None:
         names = [name for name in ("max_pool_3x3", "avg_pool_3x3") if source.active.get(name)]
@@ -147,10 +161,12 @@ class CellForward:
                 pooled = k.avg_pool(x, source.stride)
             _, saved.pool_norm[name] = k.standardize(k.matrix(pooled), out=row)
         edges = [edge for edge, _ in source.edges]
-        mix = self.mixture[edges][:, [self.column[name] for name in names]]
+        entries = tuple(self.entry(edge, name) for edge in edges for name in names)
+        mix = self.mixture.reshape(-1).index_select(0, places(entries, x.device)).view(len(edges), len(names))
         for column, name in enumerate(names):
-            if len(source.active[name]) < len(edges):
-                mix[[place for place in range(len(edges)) if place not in source.active[name]], column] = 0
+            for place in range(len(edges)):
+                if place not in source.active[name]:
+                    mix[place, column] = 0
         first = source.edges[0][1]
         flat = self.acc[first : first + len(edges)].view(len(edges), -1)
         flat.addmm_(mix, values.view(len(names), -1))
@@ -158,10 +174,11 @@ class CellForward:
 
     def depthwise(self, saved: Saved, source: SourcePlan) -> None:
         x, channels = saved.relu, self.plan.channels
-        bytes_each = self.pixels * channels * x.element_size()
+        fitting = max(1, CHUNK_BYTES // (self.pixels * channels * x.element_size()))
+        together = len(source.edges) if k.on_gpu(x) else fitting
         dilated: Tensor | None = None
         for name in (*SEPARABLE, *DILATED):
-            for chunk in _chunks(source.active.get(name, ()), bytes_each):
+            for chunk in _chunks(source.active.get(name, ()), together):
                 stride, picture, parity = source.stride, x, False
                 if name in DILATED:
                     parity, stride = stride == 1, 1
@@ -233,8 +250,8 @@ class CellForward:
 
     def plain(self, saved: Saved, source: SourcePlan) -> None:
         """Operations without a fast form run by their module, recorded for autograd."""
-        for name, places in source.active.items():
-            for place in places:
+        for name, ends in source.active.items():
+            for place in ends:
                 edge, node = source.edges[place]
                 module = self.plan.modules.get(f"{edge}/{name}")
                 if module is None:

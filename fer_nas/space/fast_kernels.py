@@ -6,7 +6,9 @@ Images are (N, H, W, C) in memory, so that a matrix (M, C) is a view of them.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeVar
 
 import torch
@@ -37,12 +39,52 @@ def nhwc(x_NCHW: Tensor) -> Tensor:
     return x_NCHW.permute(0, 2, 3, 1).contiguous()
 
 
+def on_gpu(x: Tensor) -> bool:
+    """Where a call costs more than the memory that it saves: the edges of a source go together there."""
+    return x.device.type == "cuda"
+
+
 # --- depthwise convolutions ------------------------------------------------------------------------------------------
 
 
 def depthwise(x_NHWC: Tensor, weight: Tensor, stride: int) -> Tensor:
     """weight (C, 1, k, k), padding k // 2."""
-    return nhwc(F.conv2d(nchw(x_NHWC), weight, stride=stride, padding=weight.shape[-1] // 2, groups=weight.shape[0]))
+
+    def convolved(x: Tensor) -> Tensor:
+        return nhwc(F.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2, groups=weight.shape[0]))
+
+    x = nchw(x_NHWC)
+    if not on_gpu(x):
+        return convolved(x)
+    key = ("forward", x.shape, weight.shape, stride, x.dtype)
+    return fastest(key, lambda: convolved(x.contiguous()), lambda: convolved(x))
+
+
+_FASTEST: dict[Any, int] = {}
+
+
+def fastest(key: Any, *ways: Callable[[], T]) -> T:
+    """The result of the way that took a GPU the least time at the key's first call, where all are timed.
+
+    Not while a CUDA graph is recorded, where nothing can be timed: the first way then, for a key that is new.
+    """
+    if key not in _FASTEST:
+        if not torch.cuda.is_available() or torch.cuda.is_current_stream_capturing():
+            return ways[0]()
+        _FASTEST[key] = min(range(len(ways)), key=lambda way: _milliseconds(ways[way]))
+    return ways[_FASTEST[key]]()
+
+
+def _milliseconds(way: Callable[[], Any], repeats: int = 5) -> float:
+    for _ in range(2):
+        way()
+    start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    start.record()
+    for _ in range(repeats):
+        way()
+    end.record()
+    end.synchronize()
+    return start.elapsed_time(end)
 
 
 def conv_backward(
@@ -58,12 +100,33 @@ def depthwise_backward(
 ) -> tuple[Tensor, Tensor | None]:
     """Gradients of `depthwise`'s input and, where asked for, of its weight."""
     g, x, groups, kernel = nchw(g_NHWC), nchw(x_NHWC), weight.shape[0], weight.shape[-1]
-    halves = with_weight and kernel == 5 and stride == 1 and g.device.type == "cpu"
+    halves = with_weight and kernel == 5 and stride == 1 and not on_gpu(g)
     padding = (kernel // 2, kernel // 2)
+    if on_gpu(g):
+        dx, dw = _depthwise_backward_on_gpu(g, x, weight, stride, with_weight)
+        return nhwc(dx), dw
     dx, dw, _ = conv_backward(g, x, weight, stride, padding, groups, [True, with_weight and not halves, False])
     if halves:
         dw = _wide_weight_gradient(g, x, weight)
     return nhwc(dx), dw if with_weight else None
+
+
+def _depthwise_backward_on_gpu(
+    g: Tensor, x: Tensor, weight: Tensor, stride: int, with_weight: bool
+) -> tuple[Tensor, Tensor | None]:
+    """Gradients of input and weight, each in the memory format that is faster for it."""
+    padding = (weight.shape[-1] // 2,) * 2
+
+    def found(last: bool, which: int) -> Tensor:
+        form = torch.channels_last if last else torch.contiguous_format
+        given = g.contiguous(memory_format=form), x.contiguous(memory_format=form)
+        return conv_backward(*given, weight, stride, padding, weight.shape[0], [which == 0, which == 1, False])[which]
+
+    key = (x.shape, weight.shape, stride, x.dtype)
+    dx = fastest(("input", *key), lambda: found(False, 0), lambda: found(True, 0))
+    if not with_weight:
+        return dx, None
+    return dx, fastest(("weight", *key), lambda: found(False, 1), lambda: found(True, 1))
 
 
 def _wide_weight_gradient(g: Tensor, x: Tensor, weight: Tensor) -> Tensor:
@@ -203,16 +266,40 @@ NARROW = 8
 def products(d: Tensor, points: list[Tensor]) -> Tensor:
     """Each edge's columns of d times its matrix: (M, k·C) and k matrices (C, C) → (M, k·C), d Pᵀ.
 
-    Up to 8 columns as one block-diagonal matrix: BLAS reaches a quarter of its speed with so few.
+    On a CPU up to 8 columns as one block-diagonal matrix: BLAS reaches a quarter of its speed with so few. On a GPU all
+    in one batched product.
     """
     width = points[0].shape[0]
-    if len(points) == 1 or width <= NARROW:
-        return d @ (points[0] if len(points) == 1 else torch.block_diag(*points)).t()
+    if len(points) == 1:
+        return d @ points[0].t()
+    if on_gpu(d):
+        return by_edge(d, len(points), torch.stack([point.t() for point in points]))
+    if width <= NARROW:
+        return d @ torch.block_diag(*points).t()
     out = torch.empty_like(d)
     for i, point in enumerate(points):
         part = slice(i * width, (i + 1) * width)
         torch.mm(d[:, part], point.t(), out=out[:, part])
     return out
+
+
+def by_edge(d: Tensor, count: int, matrices: Tensor) -> Tensor:
+    """Each edge's columns of d (M, k·C) times its matrix of (k, C, C), as (M, k·C)."""
+    out = torch.empty_like(d)
+    torch.bmm(_apart(d, count), matrices, out=_apart(out, count))
+    return out
+
+
+def _apart(d: Tensor, count: int) -> Tensor:
+    """(M, k·C) as (k, M, C), the same memory."""
+    return d.view(len(d), count, -1).transpose(0, 1)
+
+
+def point_gradients(g: Tensor, d: Tensor, count: int) -> list[Tensor]:
+    """Gradients of the matrices of `products`, k of (C, C): gᵀ d of each edge's columns."""
+    width = d.shape[1] // count
+    parts = [slice(i * width, (i + 1) * width) for i in range(count)]
+    return [torch.mm(g[:, part].t(), d[:, part]) for part in parts]
 
 
 def products_backward(g: Tensor, points: list[Tensor]) -> Tensor:
@@ -238,16 +325,20 @@ def max_pool_backward(g_NHWC: Tensor, x_NHWC: Tensor, where: Tensor, stride: int
 
 def avg_pool(x_NHWC: Tensor, stride: int) -> Tensor:
     """3×3, padding 1 that does not count; as a depthwise convolution with ones, which costs a quarter of the time."""
-    summed = depthwise(x_NHWC, x_NHWC.new_ones(x_NHWC.shape[3], 1, 3, 3), stride)
-    return summed.mul_(avg_pool_share(x_NHWC.shape[1], x_NHWC.shape[2], stride, x_NHWC))
+    ones, share = _avg_pool_constants(*x_NHWC.shape[1:], stride, x_NHWC.dtype, x_NHWC.device)
+    return depthwise(x_NHWC, ones, stride).mul_(share)
 
 
 def avg_pool_backward(g_NHWC: Tensor, x_NHWC: Tensor, stride: int) -> Tensor:
-    g = g_NHWC * avg_pool_share(x_NHWC.shape[1], x_NHWC.shape[2], stride, x_NHWC)
-    return depthwise_backward(g, x_NHWC, g.new_ones(x_NHWC.shape[3], 1, 3, 3), stride, False)[0]
+    ones, share = _avg_pool_constants(*x_NHWC.shape[1:], stride, x_NHWC.dtype, x_NHWC.device)
+    return depthwise_backward(g_NHWC * share, x_NHWC, ones, stride, False)[0]
 
 
-def avg_pool_share(height: int, width: int, stride: int, like: Tensor) -> Tensor:
-    """1 / pixels of the image under the window (padding does not count), (H', W', 1)."""
-    counts = F.avg_pool2d(like.new_ones(1, 1, height, width), 3, stride, 1, divisor_override=1)
-    return counts.reciprocal_()[0].permute(1, 2, 0)
+@lru_cache(maxsize=256)
+def _avg_pool_constants(
+    height: int, width: int, channels: int, stride: int, dtype: torch.dtype, device: torch.device
+) -> tuple[Tensor, Tensor]:
+    """A kernel of ones, (C, 1, 3, 3), and 1 / pixels of the image under it (padding does not count), (H', W', 1)."""
+    like = torch.ones(1, 1, height, width, dtype=dtype, device=device)
+    counts = F.avg_pool2d(like, 3, stride, 1, divisor_override=1)
+    return like.new_ones(channels, 1, 3, 3), counts.reciprocal_()[0].permute(1, 2, 0)

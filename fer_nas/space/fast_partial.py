@@ -13,18 +13,22 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fer_nas.space import fast_kernels as k
+from fer_nas.space.fast_plan import places
 
 
 class PassBy:
     """Forward, and backward in the opposite order of sources; holds what lies between them."""
 
     def __init__(self, order: tuple[int, ...], inner: int, mixture_EO: Tensor) -> None:
-        self.order = torch.tensor(order, device=mixture_EO.device)
-        self.inverse = torch.argsort(self.order)
+        self.order = places(order, mixture_EO.device)
+        self.inverse = places(tuple(sorted(range(len(order)), key=order.__getitem__)), mixture_EO.device)
         self.inner, self.strength = inner, mixture_EO.sum(1)
         self.saved: list[tuple[Tensor, Tensor, Tensor | None]] = []
         self.sums: Tensor | None = None
         self.g: Tensor | None = None
+
+    def strength_of(self, edges: list[int]) -> Tensor:
+        return self.strength.index_select(0, places(tuple(edges), self.strength.device))
 
     def operated(self, x_NHWC: Tensor) -> Tensor:
         return x_NHWC[..., : self.inner].contiguous()
@@ -40,7 +44,7 @@ class PassBy:
             self.sums = passed.new_zeros(nodes, *passed.shape)
         edges, first = [edge for edge, _ in source.edges], source.edges[0][1]
         flat = self.sums[first : first + len(edges)].view(len(edges), -1)
-        flat.addr_(self.strength[edges], passed.reshape(-1))
+        flat.addr_(self.strength_of(edges), passed.reshape(-1))
         if keep:
             self.saved.append((rest, passed, where))
 
@@ -69,9 +73,9 @@ class PassBy:
         rest, passed, where = self.saved.pop()
         edges, first = [edge for edge, _ in source.edges], source.edges[0][1]
         g = k.some(self.g)[first : first + len(edges)].view(len(edges), -1)
-        d_mixture_EO.index_add_(0, torch.tensor(edges, device=g.device), (g @ passed.reshape(-1))[:, None].expand(
-            -1, d_mixture_EO.shape[1]))  # fmt: skip
-        d_rest = (self.strength[edges] @ g).view_as(passed)
+        through = (g @ passed.reshape(-1))[:, None].expand(-1, d_mixture_EO.shape[1])
+        d_mixture_EO.index_add_(0, places(tuple(edges), g.device), through)
+        d_rest = (self.strength_of(edges) @ g).view_as(passed)
         if where is not None:
             d_rest = k.nhwc(
                 torch.ops.aten.max_pool2d_with_indices_backward(

@@ -6,7 +6,9 @@ Shapes as in fast_cell.py.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from functools import lru_cache
 
+import torch
 from torch import Tensor, nn
 
 from fer_nas.space import fast_kernels as k
@@ -17,6 +19,12 @@ DILATED = ("dil_conv_3x3", "dil_conv_5x5")
 SKIPS = ("skip_connect", AUXILIARY)
 
 Weights = dict[str, Tensor]
+
+
+@lru_cache(maxsize=4096)
+def places(indices: tuple[int, ...], device: torch.device) -> Tensor:
+    """Indices as a tensor there: made once, since a copy to a GPU waits for it and cannot stand in a CUDA graph."""
+    return torch.tensor(indices, device=device)
 
 
 @dataclass(frozen=True)

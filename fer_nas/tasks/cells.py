@@ -7,6 +7,7 @@ Training hyperparameters may stand behind the logits (tuned.py); they act in L_t
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
 
@@ -19,6 +20,7 @@ from fer_nas.bilevel.hyper import HyperLayout
 from fer_nas.bilevel.protocol import Params
 from fer_nas.bilevel.response import Reads, best_response, plain_weights, with_response
 from fer_nas.errors import InputError
+from fer_nas.replay import Replay
 from fer_nas.space.disturb import Disturbance, SkipDropout
 from fer_nas.space.fast import fast_logits, has_fast_form
 from fer_nas.space.relax import edge_weights, sample
@@ -45,11 +47,13 @@ class CellSearch:
         *,
         learner: nn.Module | None = None,
         tuned: Tuned | None = None,
+        graphs: bool = False,
     ) -> None:
         """form: plain, or fast, which can be differentiated once; auto is fast where the space has such a form.
 
         learner: the supernet with best-response layers (see `responsive`), whose weights are then w; the supernet
         itself gives only its shape. tuned: training hyperparameters in λ; a batch's images are then as they are.
+        graphs: on a GPU, as CUDA graphs where a pass is the same each time; like the fast form, differentiable once.
         """
         self.supernet, self.learner = supernet, learner
         self.space, self.tuned = space, tuned
@@ -71,6 +75,7 @@ class CellSearch:
         self.auxiliary = 0.0  # weight of the auxiliary skip connections, where the space has them
         self.skip_dropout = 0.0  # behind skip connections, in training
         self.skip_seed: int | None = None  # of its numbers in this step
+        self.replay = Replay() if graphs and not space.samples and not space.auxiliary else None
 
     def initial_hyper(self, generator: torch.Generator) -> Tensor:
         """Logits ~ 1e-3·N(0, 1), drawn on the CPU; hyperparameters at their start."""
@@ -156,6 +161,21 @@ class CellSearch:
         """
         if hyper.dim() == 2:
             return self._by_example(weights, hyper, images, response)
+        dropped = self.skip_dropout and self.skip_seed is not None
+        if self.replay is None or disturb is not None or dropped:
+            return self._pass(weights, hyper, images, response, disturb)
+        names, responds = list(weights), response is not None
+
+        def replayed(inputs: Sequence[Tensor]) -> Tensor:
+            images, hyper, *rest = inputs
+            return self._pass(dict(zip(names, rest, strict=False)), hyper, images, rest[-1] if responds else None, None)
+
+        inputs = [images, hyper, *weights.values(), *([] if response is None else [response])]
+        return self.replay(replayed, inputs, (responds, tuple(names)))
+
+    def _pass(
+        self, weights: Params, hyper: Tensor, images: Tensor, response: Tensor | None, disturb: Disturbance | None
+    ) -> Tensor:
         if self.learner is not None:
             weights = plain_weights(self.learner, weights, response)
         mixtures, active = self.used(hyper)

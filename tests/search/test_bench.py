@@ -51,7 +51,8 @@ def test_forms_are_what_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
     for form in bench.FORMS:
         made = bench.Contestant(options(), "darts-1st", form)
         task = made.search.state.task
-        assert task.fast == (form == "fast")
+        assert task.fast == form.startswith("fast")
+        assert (task.replay is not None) == (form in bench.GRAPHED and torch.cuda.is_available())
         stem = next(iter(task.supernet.stem.parameters()))
         assert stem.is_contiguous() == (form == "plain")
         assert compiled == (list(task.supernet.cells) if form == "compiled" else [])
@@ -85,7 +86,8 @@ def test_what_does_not_compile_is_left_out_and_said(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--forms fastest", "--forms: 'fastest' is none of plain, channels-last, compiled, fast"),
+        ("--forms fastest", "--forms: 'fastest' is none of plain, channels-last, compiled, graphed, fast, fast-gr"),
+        ("--forms plain,graphed --device cpu", "--forms graphed: CUDA graphs need a GPU"),
         ("--forms fast,fast", "--forms is 'fast,fast'"),
         ("--methods darts-3rd", "darts-3rd"),
         ("--space nowhere", "nowhere"),
