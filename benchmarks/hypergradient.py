@@ -8,7 +8,8 @@ its response.
 
     python benchmarks/hypergradient.py --data fer2013.zip --seeds 3 --out hypergradient.json
 
-Cosines: `total` of the whole hypergradient to the truth's, `response` of what a method adds to the direct term.
+Cosines: `total` of the whole hypergradient to the truth's, `bounded` the same with the response cut to half the direct
+term's norm, as a search cuts it, `response` of what a method adds to the direct term.
 """
 
 from __future__ import annotations
@@ -31,7 +32,7 @@ from fer_nas.bilevel.implicit import Neumann
 from fer_nas.bilevel.perturbation import Perturbation
 from fer_nas.bilevel.protocol import Hypergradient, InnerStep, Method, Params, descend
 from fer_nas.bilevel.response import split_weights
-from fer_nas.bilevel.soba import CarriedAdjoint
+from fer_nas.bilevel.soba import CarriedAdjoint, within
 from fer_nas.bilevel.stn import STN
 from fer_nas.bilevel.unrolled import SecondOrder, Unrolled
 from fer_nas.config import DataConfig
@@ -112,6 +113,7 @@ class Case:
         truth = self.truth.total - self.truth.direct
         return {
             "total": cosine(found.direct + found.response, self.truth.total),
+            "bounded": cosine(found.direct + within(found.response, 0.5 * found.direct.norm()), self.truth.total),
             "response": cosine(found.response, truth),
             "ratio": (found.response.norm() / found.direct.norm()).item(),
         }
@@ -197,7 +199,7 @@ def learned(
             yield number, method.hypergradient(task, weights | response, case.hyper, train, case.val, STEP)
 
 
-def study(case: Case, steps: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
+def study(case: Case, steps: int, wanted: list[str] | None, say: Callable[[str], None]) -> list[dict[str, Any]]:
     rows: list[dict[str, Any]] = []
 
     def add(name: str, batch: int | None, after: int | None, found: Hypergradient) -> None:
@@ -205,13 +207,17 @@ def study(case: Case, steps: int, say: Callable[[str], None]) -> list[dict[str, 
 
     for size in (None, BATCH):
         for name, method in plain_methods().items():
+            if wanted and name not in wanted:
+                continue
             try:
                 add(name, size, None, mean_of(case, method, size, 1))
             except FerNasError as error:  # a series that does not converge: minibatches have larger eigenvalues
                 say(f"  {name}, batch {size or 'all'}: {error}")
-        for after, found in carried(case, size, steps):
+        for after, found in [] if wanted and "carried adjoint" not in wanted else carried(case, size, steps):
             add("carried adjoint", size, after, found)
         for name, make in learned_methods(case).items():
+            if wanted and name not in wanted:
+                continue
             began = time.process_time()
             try:
                 for after, found in learned(case, make(), size, steps, published=name.endswith("published")):
@@ -230,8 +236,9 @@ def spread(values: list[float]) -> str:
 def table(cases: list[dict[str, Any]]) -> str:
     """Markdown: a line a method, steps and batch; cosines as mean ± standard deviation over seeds."""
     scales = list(dict.fromkeys(case["scale"] for case in cases))
-    head = " | ".join(f"total, λ scale {s:g} | response, λ scale {s:g}" for s in scales)
-    lines = [f"| method | φ steps | batch | {head} |", "| --- | --- | --- |" + " --- |" * (2 * len(scales))]
+    parts = [part for part in ("total", "bounded", "response") if part in cases[0]["rows"][0]]
+    head = " | ".join(f"{part}, λ scale {s:g}" for s in scales for part in parts)
+    lines = [f"| method | φ steps | batch | {head} |", "| --- | --- | --- |" + " --- |" * (len(parts) * len(scales))]
     keys = dict.fromkeys((r["method"], r["steps"], r["batch"]) for case in cases for r in case["rows"])
     for key in keys:
         cells = []
@@ -243,7 +250,7 @@ def table(cases: list[dict[str, Any]]) -> str:
                 for r in case["rows"]
                 if (r["method"], r["steps"], r["batch"]) == key
             ]
-            cells += [spread([r[part] for r in rows]) if rows else "–" for part in ("total", "response")]
+            cells += [spread([r[part] for r in rows]) if rows else "–" for part in parts]
         name, steps, batch = key
         lines.append(f"| {name} | {steps or '–'} | {batch or 'all'} | {' | '.join(cells)} |")
     return "\n".join(lines)
@@ -255,6 +262,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--scales", default="0.001,1", help="standard deviations of λ")
     parser.add_argument("--steps", type=int, default=200, help="steps on φ, and of the carried adjoint")
+    parser.add_argument("--methods", help="some of the table's names, with semicolons; all where not given")
     parser.add_argument("--out", type=Path, required=True, help="record; a run that was stopped goes on from it")
     options = parser.parse_args()
     torch.set_num_threads(1)
@@ -272,7 +280,8 @@ def main() -> None:
                 "truth_cosine": cosine(truth.response, truth.direct),
             }  # fmt: skip
             print(f"{about}  {time.process_time() - began:.0f} s", flush=True)
-            rows = study(case, options.steps, lambda line: print(line, flush=True))
+            wanted = options.methods.split(";") if options.methods else None
+            rows = study(case, options.steps, wanted, lambda line: print(line, flush=True))
             done.append(about | {"rows": rows})
             write_json(options.out, done)
     print(table(done))

@@ -39,8 +39,8 @@ FORMS = {
 }
 GRAPHED = ("graphed", "fast-graphed")
 CLASSES = 10
-WARM_UP = {"cpu": 1, "cuda": 10}
-"""Steps before the timed ones; on a GPU graphs are recorded in them."""
+WARM_UP, WARM_UP_GRAPHED = 2, 10
+"""Steps before the timed ones, the second with momentum; graphs are recorded in them."""
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -148,7 +148,7 @@ def _measure(options: BenchOptions, device: torch.device, notes: Console) -> dic
                     torch.cuda.reset_peak_memory_stats(device)
                     others = torch.cuda.memory_allocated(device) / 2**20
                 made = Contestant(options, method, form)
-                for _ in range(WARM_UP[device.type]):
+                for _ in range(WARM_UP_GRAPHED if form in GRAPHED else WARM_UP):
                     made.step()
             except InputError:
                 raise

@@ -54,7 +54,7 @@ class CellPass(CellForward):
         found: list[Tensor] = []
         for source in reversed(range(1 + plan.nodes)):
             # Sources are walked backwards: when one is reached, its nodes' gradients are complete.
-            if source >= 1:
+            if source >= 1 and not k.fused(self.g):  # kernels of our own take these sums along with others
                 torch.sum(self.g[source - 1], 0, out=self.total[source - 1])
             saved = self.saved.pop()
             assert saved is not None
@@ -112,17 +112,11 @@ class CellPass(CellForward):
         """Through the norms and the mixture of all units, then through each of them; separable ones go on inwards."""
         norm, channels = k.some(saved.norm), self.plan.channels
         entries, nodes = self.jobs(saved.units, source)
-        cross = torch.empty_like(norm.row)
-        scratch = torch.empty_like(max((k.some(unit.y) for unit in saved.units), key=Tensor.numel)).view(-1)
-        start = 0
-        for unit in saved.units:
-            y = k.some(unit.y)
-            part = slice(start, start + y.shape[1])
-            start = part.stop
-            product = torch.mul(self.gradient(unit, source), y, out=scratch[: y.numel()].view_as(y))
-            torch.sum(product, 0, out=cross[part])
-        total = self.total.index_select(0, places(tuple(nodes), cross.device))
-        slope, by_y, constant = norm.backward(total.view(-1), cross)
+        slope, by_y, constant = norm.measured_backward(
+            (self.gradient(unit, source) for unit in saved.units),
+            [k.some(unit.y) for unit in saved.units],
+            lambda: self.total.index_select(0, places(tuple(nodes), norm.row.device)).view(-1),
+        )
         self.d_mixture.view(-1).index_add_(0, entries, slope.view(-1, channels).sum(1))
         inner: list[Tensor] = []
         start = 0
@@ -130,7 +124,7 @@ class CellPass(CellForward):
             y = k.some(unit.y)
             part = slice(start, start + y.shape[1])
             start = part.stop
-            g = torch.addcmul(constant[part], self.gradient(unit, source), norm.row[part]).addcmul_(y, by_y[part])
+            g = k.combined(self.gradient(unit, source), y, norm.row[part], by_y[part], constant[part])
             unit.y = None
             if isinstance(unit, Dense):
                 self.dense_backward(unit, source, saved, g)
@@ -149,16 +143,12 @@ class CellPass(CellForward):
     def inner_backward(self, saved: Saved, source: SourcePlan, gradients: list[Tensor]) -> None:
         """First stages of the separable convolutions, from the gradients behind their norms."""
         norm = k.some(saved.first_norm)
-        total, cross = torch.empty_like(norm.row), torch.empty_like(norm.row)
-        parts, start = [], 0
+        _, by_y, constant = norm.measured_backward(gradients, [k.some(unit.y) for unit in saved.first])
+        start = 0
         for unit, g in zip(saved.first, gradients, strict=True):
-            parts.append(slice(start, start + g.shape[1]))
-            start = parts[-1].stop
-            torch.sum(g, 0, out=total[parts[-1]])
-            torch.sum(g * k.some(unit.y), 0, out=cross[parts[-1]])
-        _, by_y, constant = norm.backward(total, cross)
-        for unit, g, part in zip(saved.first, gradients, parts, strict=True):
-            step = torch.addcmul(constant[part], g, norm.row[part]).addcmul_(k.some(unit.y), by_y[part])
+            part = slice(start, start + g.shape[1])
+            start = part.stop
+            step = k.combined(g, k.some(unit.y), norm.row[part], by_y[part], constant[part])
             unit.y = None
             dx = self.depthwise_backward(unit, source, step)
             self.d_relu.add_(k.sum_channels(dx, len(unit.places)))

@@ -88,22 +88,6 @@ class CellForward:
             self.add_units(saved, source)
         return saved
 
-    def statistics(self, ys: list[Tensor], coefficient: Tensor | None) -> k.Norm:
-        """The norms of all columns of `ys` in one; coefficient: one for each C columns."""
-        columns = sum(y.shape[1] for y in ys)
-        total, squares = ys[0].new_empty(2, columns)
-        scratch = torch.empty_like(max(ys, key=Tensor.numel))
-        start = 0
-        for y in ys:
-            part = slice(start, start + y.shape[1])
-            k.add_squares(y, total[part], squares[part], scratch.view(-1)[: y.numel()])
-            start = part.stop
-        if coefficient is None:
-            by_column = total.new_ones(columns)
-        else:
-            by_column = coefficient.repeat_interleave(self.plan.channels)
-        return k.Norm.of(total, squares, by_column, self.pixels)
-
     def entry(self, edge: int, operation: str) -> int:
         """Where the mixture's weight of an operation stands in the flattened (E, O)."""
         return edge * len(self.plan.operations) + self.column[operation]
@@ -117,8 +101,10 @@ class CellForward:
     def add_units(self, saved: Saved, source: SourcePlan) -> None:
         entries, nodes = self.jobs(saved.units, source)
         coefficient = self.mixture.reshape(-1).index_select(0, entries)
-        saved.norm = norm = self.statistics([k.some(u.y) for u in saved.units], coefficient)
         channels, job = self.plan.channels, 0
+        saved.norm = norm = k.Norm.measured(
+            [k.some(unit.y) for unit in saved.units], self.pixels, coefficient, channels
+        )
         rows = norm.row.view(-1, 1, channels)
         for unit in saved.units:
             count = len(unit.places)
@@ -189,12 +175,12 @@ class CellForward:
                 (saved.units if name in DILATED else saved.first).append(unit)
         if saved.first:
             ys = [k.some(unit.y) for unit in saved.first]
-            saved.first_norm = norm = self.statistics(ys, None)
+            saved.first_norm = norm = k.Norm.measured(ys, self.pixels)
             start = 0
             for unit, y in zip(saved.first, ys, strict=True):
                 part = slice(start, start + y.shape[1])
                 start = part.stop
-                z = torch.addcmul(norm.bias[part], y, norm.row[part]).relu_().view(*self.shape, -1)
+                z = k.scaled(y, norm.row[part], norm.bias[part], relu=True).view(*self.shape, -1)
                 saved.units.append(
                     self.depthwise_unit(source, unit.operation, ("5.weight", "6.weight"), unit.places, 1, z, False)
                 )
