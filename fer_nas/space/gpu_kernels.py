@@ -51,7 +51,10 @@ def _add_parts(parts, column, inside, count, columns, BP: tl.constexpr, BC: tl.c
 
 
 @triton.jit
-def _norm(parts, coefficient, out, count, columns, channels, pixels, eps, WEIGHTED: tl.constexpr, BP: tl.constexpr, BC: tl.constexpr):  # type: ignore[no-untyped-def] # fmt: skip
+def _norm(  # type: ignore[no-untyped-def]
+    parts, coefficient, out, count, columns, channels, pixels, eps, WEIGHTED: tl.constexpr, BP: tl.constexpr,
+    BC: tl.constexpr,
+):  # fmt: skip
     """fast_kernels.Norm.of: mean, scale, row and bias, one behind the other."""
     column = tl.program_id(0) * BC + tl.arange(0, BC)
     inside = column < columns

@@ -56,6 +56,7 @@ class CellSearch:
         graphs: on a GPU, as CUDA graphs where a pass is the same each time; like the fast form, differentiable once.
         """
         self.supernet, self.learner = supernet, learner
+        self._weights: Params | None = None
         self.space, self.tuned = space, tuned
         drops = tuned is not None and "drop_path" in tuned.names
         if form == "fast" and drops:
@@ -84,7 +85,9 @@ class CellSearch:
 
     def weights(self) -> Params:
         """The parameters by name, those of the best responses among them."""
-        return dict((self.learner or self.supernet).named_parameters())
+        if self._weights is None:  # torch walks through all modules for them, which takes as long as a small pass
+            self._weights = dict((self.learner or self.supernet).named_parameters())
+        return dict(self._weights)
 
     def mixtures(self, hyper: Tensor) -> dict[str, Tensor]:
         """What λ stands for: weights of all operations, also where a step samples them."""
