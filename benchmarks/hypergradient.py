@@ -39,6 +39,7 @@ from fer_nas.config import DataConfig
 from fer_nas.data.load import load
 from fer_nas.data.sampling import subset
 from fer_nas.errors import FerNasError
+from fer_nas.report.figure import new_figure, save_figure
 from fer_nas.runtime import generator
 from fer_nas.search.methods import FEATURE_SCALE
 from fer_nas.space.supernet import Supernet
@@ -256,6 +257,42 @@ def table(cases: list[dict[str, Any]]) -> str:
     return "\n".join(lines)
 
 
+def draw(done: list[dict[str, Any]], path: Path) -> None:
+    """Cosines of the whole hypergradient over the steps on φ: columns by λ scale, rows by batch; mean ± deviation."""
+    scales = list(dict.fromkeys(case["scale"] for case in done))
+    names = list(dict.fromkeys(row["method"] for case in done for row in case["rows"]))
+    figure = new_figure(12, 9)
+    figure.set_layout_engine("constrained")
+    for row, batch in enumerate((None, BATCH)):
+        for column, scale in enumerate(scales):
+            axes = figure.add_subplot(2, len(scales), row * len(scales) + column + 1)
+            here = [r for case in done if case["scale"] == scale for r in case["rows"] if r["batch"] == batch]
+            for number, name in enumerate(names):
+                by_steps: dict[int | None, list[float]] = {}
+                for one in (r for r in here if r["method"] == name):
+                    by_steps.setdefault(one["steps"], []).append(one["total"])
+                means = [statistics.fmean(values) for values in by_steps.values()]
+                if None in by_steps:
+                    axes.axhline(means[0], color=f"C{number}", linestyle="--", label=name)
+                elif by_steps:
+                    spreads = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in by_steps.values()]
+                    look = {
+                        "color": f"C{number % 10}",
+                        "linestyle": "-" if number < 10 else "-.",
+                        "marker": "os"[number > 9],
+                    }
+                    axes.errorbar([s for s in by_steps if s], means, spreads, capsize=2, label=name, **look)
+            axes.set_title(
+                f"{'all images' if batch is None else f'batches of {batch}'}, λ scale {scale:g}", fontsize=10
+            )
+            axes.set_ylim(-0.2, 1.02)
+            axes.set_xticks(PHI_STEPS)
+            axes.set_xlabel("steps on φ, or of the adjoint")
+            axes.set_ylabel("cosine to the truth")
+    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
+    save_figure(figure, path)
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="FER2013, in any form that fer-nas reads")
@@ -264,6 +301,7 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=200, help="steps on φ, and of the carried adjoint")
     parser.add_argument("--methods", help="some of the table's names, with semicolons; all where not given")
     parser.add_argument("--out", type=Path, required=True, help="record; a run that was stopped goes on from it")
+    parser.add_argument("--picture", type=Path, help="PNG of the cosines over the steps")
     options = parser.parse_args()
     torch.set_num_threads(1)
     done: list[dict[str, Any]] = json.loads(options.out.read_text()) if options.out.exists() else []
@@ -285,6 +323,8 @@ def main() -> None:
             done.append(about | {"rows": rows})
             write_json(options.out, done)
     print(table(done))
+    if options.picture:
+        draw(done, options.picture)
 
 
 if __name__ == "__main__":

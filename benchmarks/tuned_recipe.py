@@ -1,4 +1,4 @@
-"""What `--tune` is worth: training hyperparameters tuned inside a search, against the defaults, and against random search.
+"""What `--tune` is worth: hyperparameters of training tuned inside a search, against the defaults and random search.
 
 For each seed, on the same faces:
 
@@ -9,8 +9,9 @@ For each seed, on the same faces:
 
     python benchmarks/tuned_recipe.py --data fer2013.zip --labels ferplus --seeds 3 --out tuned
 
-All networks are of one size and trained for the same number of epochs. Validation loss and accuracy are those of the epoch
-with the best accuracy on PublicTest; PrivateTest chooses nothing and is not shown. A run that was stopped goes on.
+All networks have the same channels and cells and are trained equally long. Validation loss and accuracy are those of
+the epoch with the best accuracy on PublicTest; PrivateTest chooses nothing and is not shown. A stopped run goes
+on.
 """
 
 from __future__ import annotations

@@ -1,7 +1,8 @@
 """The folded norms of the fast form on a GPU, in Triton: fewer starts and fewer passes over memory than torch's.
 
 Matrices are (M, C) and contiguous, M pixels and C columns. Sums over pixels are taken in two steps of a fixed order, so
-that the same numbers come out every time.
+that the same numbers come out every time. Numbers of pixels are no part of a compiled kernel, so that an odd last batch
+compiles nothing.
 """
 
 from __future__ import annotations
@@ -17,7 +18,7 @@ PARTS = 256  # most parts that a column is summed in
 TILE = 2048  # numbers that a program holds at a time
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows", "first"])
 def _sum_parts(a, b, parts, rows, columns, all_columns, first, rows_each, BM: tl.constexpr, BC: tl.constexpr):  # type: ignore[no-untyped-def]
     """Σ a and Σ a·b of a stretch of rows, by column."""
     part = tl.program_id(0)
@@ -50,7 +51,7 @@ def _add_parts(parts, column, inside, count, columns, BP: tl.constexpr, BC: tl.c
     return total, product
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count", "pixels"])
 def _norm(  # type: ignore[no-untyped-def]
     parts, coefficient, out, count, columns, channels, pixels, eps, WEIGHTED: tl.constexpr, BP: tl.constexpr,
     BC: tl.constexpr,
@@ -70,7 +71,7 @@ def _norm(  # type: ignore[no-untyped-def]
     tl.store(out + 3 * columns + column, -mean * row, mask=inside)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["count", "pixels"])
 def _norm_backward(parts, mean, scale, row, out, count, columns, pixels, BP: tl.constexpr, BC: tl.constexpr):  # type: ignore[no-untyped-def]
     """fast_kernels.Norm.backward: slope, by_y and constant, one behind the other."""
     column = tl.program_id(0) * BC + tl.arange(0, BC)

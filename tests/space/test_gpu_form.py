@@ -1,0 +1,114 @@
+"""What the fast form does differently on a GPU. Without one: Triton's interpreter runs its kernels on the CPU."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+
+from fer_nas.space import fast_kernels
+
+INTERPRETED = """
+import torch
+from torch.func import functional_call
+from fer_nas.space import fast_kernels
+from fer_nas.space.fast import fast_logits
+from fer_nas.space.supernet import Supernet
+from fer_nas.space.variants import SPACES
+
+fast_kernels.on_gpu = lambda x: True
+assert fast_kernels.fused(torch.ones(1))
+for name, size in (("darts", 7), ("pc-darts", 8)):
+    space = SPACES[name]
+    torch.manual_seed(0)
+    net = Supernet(space, classes=3, c_in=1, image_size=size, channels=8, layers=1, stem="cifar").double()
+    x, weights = 255 * torch.rand(2, 1, size, size).double(), dict(net.named_parameters())
+    shape = space.edges, len(space.operations)
+    mixtures = {kind: torch.softmax(torch.randn(shape).double(), -1).requires_grad_() for kind in ("normal", "reduce")}
+    plain, fast = functional_call(net, weights, (x, mixtures)), fast_logits(net, weights, mixtures, x)
+    g, inputs = torch.randn_like(plain), [*weights.values(), *mixtures.values()]
+    a, b = (torch.autograd.grad(out, inputs, g, allow_unused=True) for out in (plain, fast))
+    size = max(x.abs().max() for x in a if x is not None)
+    worst = max((x - y).abs().max() / size for x, y in zip(a, b, strict=True) if x is not None)
+    assert (plain - fast).abs().max() < 1e-6 and worst < 1e-6, (name, worst)
+    print(name, "agrees")
+"""
+
+
+@pytest.mark.slow
+def test_kernels_agree_with_the_plain_form() -> None:
+    """In float64, but for the norm's epsilon, which kernels hold in float32."""
+    pytest.importorskip("triton", reason="Triton is not there for this system")
+    done = subprocess.run(
+        [sys.executable, "-c", INTERPRETED], env=os.environ | {"TRITON_INTERPRET": "1"}, capture_output=True, text=True
+    )
+    assert done.stdout.split("\n")[:2] == ["darts agrees", "pc-darts agrees"], done.stderr[-2000:]
+
+
+def test_edges_side_by_side_in_one_product() -> None:
+    torch.manual_seed(0)
+    d, points = torch.randn(50, 12).double(), list(torch.randn(3, 4, 4).double())
+    expected = torch.cat([part @ point.t() for part, point in zip(d.split(4, 1), points, strict=True)], 1)
+    found = fast_kernels.by_edge(d, 3, torch.stack([point.t() for point in points]))
+    torch.testing.assert_close(found, expected)
+    torch.testing.assert_close(fast_kernels.products(d, points), expected)
+
+
+def test_gradients_of_edges_from_one_product(monkeypatch: pytest.MonkeyPatch) -> None:
+    torch.manual_seed(0)
+    d, g = torch.randn(2, 50, 12).double()
+    expected = [a.t() @ b for a, b in zip(g.split(4, 1), d.split(4, 1), strict=True)]
+    on_gpu = fast_kernels.on_gpu
+    for there in (on_gpu, lambda x: True):
+        monkeypatch.setattr(fast_kernels, "on_gpu", there)
+        torch.testing.assert_close(fast_kernels.point_gradients(g, d, 3), expected)
+
+
+@pytest.mark.parametrize("side", [4, 8, 12])
+@pytest.mark.parametrize("stride", [1, 2])
+def test_weight_gradient_of_a_wide_kernel_taken_apart(side: int, stride: int) -> None:
+    torch.manual_seed(0)
+    x, weight = torch.randn(2, side, side, 3).double(), torch.randn(3, 1, 5, 5).double()
+    g = torch.randn(2, side // stride, side // stride, 3).double()
+    _, found = fast_kernels.depthwise_backward(g, x, weight, stride, True)
+    leaf = weight.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(fast_kernels.depthwise(x, leaf, stride), leaf, g)
+    torch.testing.assert_close(found, expected)
+
+
+def test_the_faster_way_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Timed at a key's first call alone, and not while a graph is recorded."""
+    times = {"slow": 2.0, "quick": 1.0}
+    timed: list[str] = []
+
+    def milliseconds(way: object) -> float:
+        name = way()  # type: ignore[operator]
+        timed.append(name)
+        return times[name]
+
+    recording = False
+    monkeypatch.setattr(fast_kernels, "_milliseconds", milliseconds)
+    monkeypatch.setattr(fast_kernels, "_FASTEST", {})
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: recording)
+    ways = (lambda: "slow"), (lambda: "quick")
+    assert [fast_kernels.fastest("a", *ways), fast_kernels.fastest("a", *ways)] == ["quick", "quick"]
+    assert timed == ["slow", "quick"]
+    recording = True
+    assert fast_kernels.fastest("b", *ways) == "slow" and fast_kernels.fastest("a", *ways) == "quick"
+    assert timed == ["slow", "quick"]
+
+
+def shares(height: int, width: int, stride: int) -> Tensor:
+    return torch.nn.functional.avg_pool2d(torch.ones(1, 1, height, width), 3, stride, 1, count_include_pad=True)
+
+
+def test_average_pool_counts_pixels_of_the_image_alone() -> None:
+    x = torch.ones(1, 5, 4, 2)
+    assert torch.allclose(fast_kernels.avg_pool(x, 1), x)
+    assert torch.allclose(fast_kernels.avg_pool(x, 2), torch.ones(1, 3, 2, 2))
+    assert shares(5, 4, 1).min() < 1  # which the usual count would not give
