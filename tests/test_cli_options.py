@@ -30,7 +30,7 @@ OPTIONS = {
     "toy": "--out --json",
     "compare": "RUNS --out",
     "study": "PLAN --data --out --scale --labels --cifar10 --seeds --threads --device",
-    "search": "--preset --out --resume --seeds --rank-epochs --method --space --form "
+    "search": "--preset --out --resume --seeds --rank-epochs --method --space --form --graphs --no-graphs "
     "--arch-learning-rate --arch-weight-decay "
     "--operations --max-skips --stable-epochs --auxiliary-skip --stage-layers --stage-operations --stage-warmup "
     "--skip-dropout --temperature --temperature-min "
