@@ -19,23 +19,28 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from fer_nas.search.bench import BenchOptions, Contestant
+from fer_nas.space import fast_convs as convs
 from fer_nas.space import fast_forward
-from fer_nas.space import fast_kernels as k
+from fer_nas.space import fast_layout as layout
 
 
 def avg_pool(x: Tensor, stride: int) -> Tensor:
-    return k.nhwc(F.avg_pool2d(k.nchw(x), 3, stride, 1, count_include_pad=False))
+    return layout.nhwc(F.avg_pool2d(layout.nchw(x), 3, stride, 1, count_include_pad=False))
 
 
 def avg_pool_backward(g: Tensor, x: Tensor, stride: int) -> Tensor:
     found = torch.ops.aten.avg_pool2d_backward(
-        k.nchw(g), k.nchw(x), [3, 3], [stride, stride], [1, 1], False, False, None
+        layout.nchw(g), layout.nchw(x), [3, 3], [stride, stride], [1, 1], False, False, None
     )
-    return k.nhwc(found)
+    return layout.nhwc(found)
 
 
 def wide_weight_gradient(g: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    return k.conv_backward(g, x, weight, 1, (2, 2), weight.shape[0], [False, True, False])[1]
+    return convs.conv_backward(g, x, weight, 1, (2, 2), weight.shape[0], [False, True, False])[1]
+
+
+def strided_weight_gradient(g: Tensor, x: Tensor, weight: Tensor) -> Tensor:
+    return convs.conv_backward(g, x, weight, 2, (2, 2), weight.shape[0], [False, True, False])[1]
 
 
 def products(d: Tensor, points: list[Tensor]) -> Tensor:
@@ -45,9 +50,10 @@ def products(d: Tensor, points: list[Tensor]) -> Tensor:
 
 TRICKS: dict[str, tuple[Any, dict[str, Any]]] = {
     "edges of a source side by side, to 1 MiB": (fast_forward, {"CHUNK_BYTES": 1}),
-    "average pool as a depthwise convolution": (k, {"avg_pool": avg_pool, "avg_pool_backward": avg_pool_backward}),
-    "5×5 weight gradient as two of 5×3": (k, {"_wide_weight_gradient": wide_weight_gradient}),
-    "1×1 convolutions into one buffer": (k, {"products": products}),
+    "average pool as a depthwise convolution": (convs, {"avg_pool": avg_pool, "avg_pool_backward": avg_pool_backward}),
+    "5×5 weight gradient as two of 5×3": (convs, {"_wide_weight_gradient": wide_weight_gradient}),
+    "5×5 weight gradient with stride 2 as four without": (convs, {"_strided_weight_gradient": strided_weight_gradient}),
+    "1×1 convolutions into one buffer": (convs, {"products": products}),
 }
 """Trick → (module, what stands there without it)."""
 

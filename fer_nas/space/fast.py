@@ -13,7 +13,8 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from fer_nas.space import fast_kernels
+from fer_nas.space import fast_layout as layout
+from fer_nas.space import fast_norms as norms
 from fer_nas.space.disturb import Disturbance
 from fer_nas.space.edge import FullEdge, PartialEdge
 from fer_nas.space.fast_cell import FastCell
@@ -81,11 +82,11 @@ def _preprocess(module: nn.Module, prefix: str, weights: dict[str, Tensor], x_NH
     """A cell's input brought to its channels and resolution: ReLU, 1×1 convolutions, BatchNorm."""
     x = torch.relu(x_NHWC)
     if isinstance(module, FactorizedReduce):
-        parts = zip(fast_kernels.halves(x), ("even.weight", "odd.weight"), strict=True)
+        parts = zip(layout.halves(x), ("even.weight", "odd.weight"), strict=True)
         out = torch.cat([part @ weights[prefix + name].flatten(1).t() for part, name in parts], dim=3)
     else:
         out = x @ weights[prefix + "1.weight"].flatten(1).t()
-    return fast_kernels.Standardize.apply(fast_kernels.matrix(out)).view_as(out)
+    return norms.Standardize.apply(layout.matrix(out)).view_as(out)
 
 
 def fast_logits(
@@ -104,8 +105,8 @@ def fast_logits(
     x = net.normalize(images).contiguous(memory_format=torch.channels_last)
     stem = {name.removeprefix("stem."): w for name, w in weights.items() if name.startswith("stem.")}
     first, second = functional_call(net.stem, stem, (x,))
-    s0 = fast_kernels.nhwc(first)
-    s1 = s0 if second is first else fast_kernels.nhwc(second)
+    s0 = layout.nhwc(first)
+    s1 = s0 if second is first else layout.nhwc(second)
     for number, (kind, cell) in enumerate(zip(net.kinds, net.cells, strict=True)):
         assert isinstance(cell, MixedCell)
         plan = plan_cell(cell, None if active is None else active[kind])

@@ -2,7 +2,7 @@
 
 The work goes by source, a state and all edges that leave it: ReLU, pools and their norms once for each state, depthwise
 convolutions of several edges in one call where they are small, and no BatchNorm as an operation of its own: the outputs
-of all operations stay as they are, their sums and sums of squares give every norm at once (`fast_kernels.Norm`), and
+of all operations stay as they are, their sums and sums of squares give every norm at once (`fast_norms.Norm`), and
 norm and mixture weight are one scale by column with which an output is added to its node. Backward is written out.
 
 Shapes: N images, H × W pixels, C channels; M = N·H·W; states are (N, H, W, C), outputs of operations (M, k·C) with k
@@ -17,7 +17,9 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fer_nas.space import fast_kernels as k
+from fer_nas.space import fast_convs as convs
+from fer_nas.space import fast_layout as layout
+from fer_nas.space import fast_norms as norms
 from fer_nas.space.fast_forward import CellForward
 from fer_nas.space.fast_plan import (
     SEPARABLE,
@@ -54,7 +56,7 @@ class CellPass(CellForward):
         found: list[Tensor] = []
         for source in reversed(range(1 + plan.nodes)):
             # Sources are walked backwards: when one is reached, its nodes' gradients are complete.
-            if source >= 1 and not k.fused(self.g):  # kernels of our own take these sums along with others
+            if source >= 1 and not norms.fused(self.g):  # kernels of our own take these sums along with others
                 torch.sum(self.g[source - 1], 0, out=self.total[source - 1])
             saved = self.saved.pop()
             assert saved is not None
@@ -63,7 +65,7 @@ class CellPass(CellForward):
             if self.by is not None:
                 dx = self.by.backward(plan.sources[source], dx, self.d_mixture)
             if source >= 2:
-                step = k.matrix(dx)
+                step = layout.matrix(dx)
                 self.g[source - 2].add_(step if self.by is None else self.by.add_gradient(source - 2, step))
             else:
                 found.append(dx)
@@ -75,7 +77,7 @@ class CellPass(CellForward):
         if unit.parity:
             for node in nodes:
                 if node not in self.parity_g:
-                    self.parity_g[node] = k.matrix(k.to_parities(self.g[node].view(*self.shape, -1)))
+                    self.parity_g[node] = layout.matrix(layout.to_parities(self.g[node].view(*self.shape, -1)))
         found = [self.parity_g[node] if unit.parity else self.g[node] for node in nodes]
         if len(nodes) == 1:
             return found[0]
@@ -91,7 +93,7 @@ class CellPass(CellForward):
             self.units_backward(saved, source)
         if self.d_dilated is not None:
             if source.stride == 1:
-                self.d_relu.add_(k.from_parities(self.d_dilated, *saved.relu.shape[1:3]))
+                self.d_relu.add_(layout.from_parities(self.d_dilated, *saved.relu.shape[1:3]))
             else:
                 self.d_relu[:, ::2, ::2].add_(self.d_dilated)
         dx = torch.ops.aten.threshold_backward(self.d_relu, saved.relu, 0)
@@ -110,21 +112,21 @@ class CellPass(CellForward):
 
     def units_backward(self, saved: Saved, source: SourcePlan) -> None:
         """Through the norms and the mixture of all units, then through each of them; separable ones go on inwards."""
-        norm, channels = k.some(saved.norm), self.plan.channels
+        norm, channels = layout.some(saved.norm), self.plan.channels
         entries, nodes = self.jobs(saved.units, source)
         slope, by_y, constant = norm.measured_backward(
             (self.gradient(unit, source) for unit in saved.units),
-            [k.some(unit.y) for unit in saved.units],
+            [layout.some(unit.y) for unit in saved.units],
             lambda: self.total.index_select(0, places(tuple(nodes), norm.row.device)).view(-1),
         )
         self.d_mixture.view(-1).index_add_(0, entries, slope.view(-1, channels).sum(1))
         inner: list[Tensor] = []
         start = 0
         for unit in saved.units:
-            y = k.some(unit.y)
+            y = layout.some(unit.y)
             part = slice(start, start + y.shape[1])
             start = part.stop
-            g = k.combined(self.gradient(unit, source), y, norm.row[part], by_y[part], constant[part])
+            g = norms.combined(self.gradient(unit, source), y, norm.row[part], by_y[part], constant[part])
             unit.y = None
             if isinstance(unit, Dense):
                 self.dense_backward(unit, source, saved, g)
@@ -133,39 +135,39 @@ class CellPass(CellForward):
             else:
                 dx = self.depthwise_backward(unit, source, g)
                 if unit.operation in SEPARABLE:
-                    inner.append(k.matrix(torch.ops.aten.threshold_backward(dx, unit.x, 0)))
+                    inner.append(layout.matrix(torch.ops.aten.threshold_backward(dx, unit.x, 0)))
                 else:
-                    dx = k.sum_channels(dx, len(unit.places))
+                    dx = layout.sum_channels(dx, len(unit.places))
                     self.d_dilated = dx if self.d_dilated is None else self.d_dilated.add_(dx)
         if inner:
             self.inner_backward(saved, source, inner)
 
     def inner_backward(self, saved: Saved, source: SourcePlan, gradients: list[Tensor]) -> None:
         """First stages of the separable convolutions, from the gradients behind their norms."""
-        norm = k.some(saved.first_norm)
-        _, by_y, constant = norm.measured_backward(gradients, [k.some(unit.y) for unit in saved.first])
+        norm = layout.some(saved.first_norm)
+        _, by_y, constant = norm.measured_backward(gradients, [layout.some(unit.y) for unit in saved.first])
         start = 0
         for unit, g in zip(saved.first, gradients, strict=True):
             part = slice(start, start + g.shape[1])
             start = part.stop
-            step = k.combined(g, k.some(unit.y), norm.row[part], by_y[part], constant[part])
+            step = norms.combined(g, layout.some(unit.y), norm.row[part], by_y[part], constant[part])
             unit.y = None
             dx = self.depthwise_backward(unit, source, step)
-            self.d_relu.add_(k.sum_channels(dx, len(unit.places)))
+            self.d_relu.add_(layout.sum_channels(dx, len(unit.places)))
 
     def depthwise_backward(self, unit: Depthwise, source: SourcePlan, g: Tensor) -> Tensor:
         channels = self.plan.channels
         edges = [source.edges[place][0] for place in unit.places]
         if self.with_weights:
-            middle = k.some(unit.middle)
-            for edge, d_point in zip(edges, k.point_gradients(g, middle, len(edges)), strict=True):
+            middle = layout.some(unit.middle)
+            for edge, d_point in zip(edges, convs.point_gradients(g, middle, len(edges)), strict=True):
                 self.d_weights[edge_weight(edge, unit.operation, unit.leaves[1])] = d_point[:, :, None, None]
-        d = k.products_backward(g, unit.points)
+        d = convs.products_backward(g, unit.points)
         height = -(-unit.x.shape[1] // unit.stride)
         d = d.view(unit.x.shape[0], height, -1, g.shape[1])
         if unit.parity and self.odd:
             d.mul_(self.parity_mask(d))
-        dx, d_kernel = k.depthwise_backward(d, unit.x, unit.kernel, unit.stride, self.with_weights)
+        dx, d_kernel = convs.depthwise_backward(d, unit.x, unit.kernel, unit.stride, self.with_weights)
         if d_kernel is not None:
             for edge, part in zip(edges, d_kernel.split(channels), strict=True):
                 self.d_weights[edge_weight(edge, unit.operation, unit.leaves[0])] = part
@@ -188,8 +190,8 @@ class CellPass(CellForward):
                 view.add_(picture[:, : view.shape[1], : view.shape[2]])
 
     def dense_backward(self, unit: Dense, source: SourcePlan, saved: Saved, g: Tensor) -> None:
-        dx, dw, _ = k.conv_backward(
-            k.nchw(g.view(*self.shape, -1)), k.nchw(saved.relu), unit.weight, source.stride, (1, 1), 1,
+        dx, dw, _ = convs.conv_backward(
+            layout.nchw(g.view(*self.shape, -1)), layout.nchw(saved.relu), unit.weight, source.stride, (1, 1), 1,
             [True, self.with_weights, False],
         )  # fmt: skip
         self.d_relu.add_(dx.permute(0, 2, 3, 1))
@@ -197,7 +199,7 @@ class CellPass(CellForward):
             self.d_weights[edge_weight(source.edges[unit.places[0]][0], unit.operation, "1.weight")] = dw
 
     def linear_backward(self, saved: Saved, source: SourcePlan, dx: Tensor) -> None:
-        values, mix = k.some(saved.linear_values), k.some(saved.linear_mix)
+        values, mix = layout.some(saved.linear_values), layout.some(saved.linear_mix)
         first, names = source.edges[0][1], saved.linear
         g = self.g[first : first + len(source.edges)].view(len(source.edges), -1)
         d_mix = torch.mm(g, values.view(len(names), -1).t())
@@ -211,12 +213,12 @@ class CellPass(CellForward):
             if name in SKIPS:
                 dx.add_(d_values[column].view_as(dx))
                 continue
-            step = k.standardize_backward(d_values[column], values[column], saved.pool_norm[name])
+            step = norms.standardize_backward(d_values[column], values[column], saved.pool_norm[name])
             picture = step.view(*self.shape, -1)
             if name == "max_pool_3x3":
-                dx.add_(k.max_pool_backward(picture, saved.x, k.some(saved.pool_where), source.stride))
+                dx.add_(convs.max_pool_backward(picture, saved.x, layout.some(saved.pool_where), source.stride))
             else:
-                dx.add_(k.avg_pool_backward(picture, saved.x, source.stride))
+                dx.add_(convs.avg_pool_backward(picture, saved.x, source.stride))
 
 
 class FastCell(torch.autograd.Function):

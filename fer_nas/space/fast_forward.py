@@ -9,7 +9,9 @@ from torch import Tensor
 from torch.func import functional_call
 from torch.nn import functional as F
 
-from fer_nas.space import fast_kernels as k
+from fer_nas.space import fast_convs as convs
+from fer_nas.space import fast_layout as layout
+from fer_nas.space import fast_norms as norms
 from fer_nas.space.fast_partial import PassBy
 from fer_nas.space.fast_plan import (
     DILATED,
@@ -74,7 +76,7 @@ class CellForward:
         n, h, w = self.shape
         total = self.acc[node].add_(self.bias[node]).view(n, h, w, -1)
         if self.parity_acc is not None:
-            total.add_(k.from_parities(self.parity_acc[node], h, w))
+            total.add_(layout.from_parities(self.parity_acc[node], h, w))
         return total if self.by is None else self.by.join(total, node)
 
     def source_forward(self, x: Tensor, source: SourcePlan) -> Saved:
@@ -102,14 +104,14 @@ class CellForward:
         entries, nodes = self.jobs(saved.units, source)
         coefficient = self.mixture.reshape(-1).index_select(0, entries)
         channels, job = self.plan.channels, 0
-        saved.norm = norm = k.Norm.measured(
-            [k.some(unit.y) for unit in saved.units], self.pixels, coefficient, channels
+        saved.norm = norm = norms.Norm.measured(
+            [layout.some(unit.y) for unit in saved.units], self.pixels, coefficient, channels
         )
         rows = norm.row.view(-1, 1, channels)
         for unit in saved.units:
             count = len(unit.places)
             into = nodes[job : job + count]
-            parts = k.some(unit.y).view(-1, count, channels).transpose(0, 1)
+            parts = layout.some(unit.y).view(-1, count, channels).transpose(0, 1)
             targets = self.targets(unit.parity)
             if into == list(range(into[0], into[0] + count)):
                 targets[into[0] : into[0] + count].addcmul_(parts, rows[job : job + count])
@@ -139,13 +141,13 @@ class CellForward:
         values = x.new_empty(len(names), self.pixels, channels)
         for row, name in zip(values, names, strict=True):
             if name in SKIPS:
-                row.copy_(k.matrix(x))
+                row.copy_(layout.matrix(x))
                 continue
             if name == "max_pool_3x3":
-                pooled, saved.pool_where = k.max_pool(x, source.stride)
+                pooled, saved.pool_where = convs.max_pool(x, source.stride)
             else:
-                pooled = k.avg_pool(x, source.stride)
-            _, saved.pool_norm[name] = k.standardize(k.matrix(pooled), out=row)
+                pooled = convs.avg_pool(x, source.stride)
+            _, saved.pool_norm[name] = norms.standardize(layout.matrix(pooled), out=row)
         edges = [edge for edge, _ in source.edges]
         entries = tuple(self.entry(edge, name) for edge in edges for name in names)
         mix = self.mixture.reshape(-1).index_select(0, places(entries, x.device)).view(len(edges), len(names))
@@ -161,7 +163,7 @@ class CellForward:
     def depthwise(self, saved: Saved, source: SourcePlan) -> None:
         x, channels = saved.relu, self.plan.channels
         fitting = max(1, CHUNK_BYTES // (self.pixels * channels * x.element_size()))
-        together = len(source.edges) if k.on_gpu(x) else fitting
+        together = len(source.edges) if layout.on_gpu(x) else fitting
         dilated: Tensor | None = None
         for name in (*SEPARABLE, *DILATED):
             for chunk in _chunks(source.active.get(name, ()), together):
@@ -169,18 +171,18 @@ class CellForward:
                 if name in DILATED:
                     parity, stride = stride == 1, 1
                     if dilated is None:
-                        dilated = k.to_parities(x) if parity else x[:, ::2, ::2].contiguous()
+                        dilated = layout.to_parities(x) if parity else x[:, ::2, ::2].contiguous()
                     picture = dilated
                 unit = self.depthwise_unit(source, name, ("1.weight", "2.weight"), chunk, stride, picture, parity)
                 (saved.units if name in DILATED else saved.first).append(unit)
         if saved.first:
-            ys = [k.some(unit.y) for unit in saved.first]
-            saved.first_norm = norm = k.Norm.measured(ys, self.pixels)
+            ys = [layout.some(unit.y) for unit in saved.first]
+            saved.first_norm = norm = norms.Norm.measured(ys, self.pixels)
             start = 0
             for unit, y in zip(saved.first, ys, strict=True):
                 part = slice(start, start + y.shape[1])
                 start = part.stop
-                z = k.scaled(y, norm.row[part], norm.bias[part], relu=True).view(*self.shape, -1)
+                z = norms.scaled(y, norm.row[part], norm.bias[part], relu=True).view(*self.shape, -1)
                 saved.units.append(
                     self.depthwise_unit(source, unit.operation, ("5.weight", "6.weight"), unit.places, 1, z, False)
                 )
@@ -195,28 +197,28 @@ class CellForward:
         points = [self.weights[edge_weight(edge, name, leaves[1])].view(channels, channels) for edge in edges]
         kernel = kernels[0] if len(chunk) == 1 else torch.cat(kernels)
         if x.shape[3] != kernel.shape[0]:
-            x = k.repeat_channels(x, len(chunk))
-        d = k.depthwise(x, kernel, stride)
+            x = layout.repeat_channels(x, len(chunk))
+        d = convs.depthwise(x, kernel, stride)
         if parity and self.odd:
             d.mul_(self.parity_mask(d))
-        d = k.matrix(d)
-        y = k.products(d, points)
+        d = layout.matrix(d)
+        y = convs.products(d, points)
         return Depthwise(name, leaves, chunk, stride, x, kernel, points, parity, d if self.with_weights else None, y)
 
     def parity_mask(self, like: Tensor) -> Tensor:
         """One where a pixel of the parities is a pixel of the picture, (4·N, h, w, 1)."""
         if self.mask is None:
-            self.mask = k.to_parities(like.new_ones(*self.shape, 1))
+            self.mask = layout.to_parities(like.new_ones(*self.shape, 1))
         return self.mask
 
     def pointwise(self, saved: Saved, source: SourcePlan) -> None:
         found: list[tuple[str, list[str], list[Tensor]]] = []
         x, channels = saved.relu, self.plan.channels
         if source.active.get("conv_1x1"):
-            found.append(("conv_1x1", ["1.weight"], [k.matrix(x if source.stride == 1 else x[:, ::2, ::2])]))
+            found.append(("conv_1x1", ["1.weight"], [layout.matrix(x if source.stride == 1 else x[:, ::2, ::2])]))
         if source.stride == 2:
             for name in (name for name in SKIPS if source.active.get(name)):
-                found.append((name, ["even.weight", "odd.weight"], [k.matrix(p) for p in k.halves(x)]))
+                found.append((name, ["even.weight", "odd.weight"], [layout.matrix(p) for p in layout.halves(x)]))
         for name, leaves, inputs in found:
             for place in source.active[name]:
                 edge = source.edges[place][0]
@@ -231,8 +233,8 @@ class CellForward:
     def dense(self, saved: Saved, source: SourcePlan) -> None:
         for place in source.active.get("conv_3x3", ()):
             weight = self.weights[edge_weight(source.edges[place][0], "conv_3x3", "1.weight")]
-            out = F.conv2d(k.nchw(saved.relu), weight, stride=source.stride, padding=1)
-            saved.units.append(Dense("conv_3x3", (place,), weight, k.matrix(k.nhwc(out))))
+            out = F.conv2d(layout.nchw(saved.relu), weight, stride=source.stride, padding=1)
+            saved.units.append(Dense("conv_3x3", (place,), weight, layout.matrix(layout.nhwc(out))))
 
     def plain(self, saved: Saved, source: SourcePlan) -> None:
         """Operations without a fast form run by their module, recorded for autograd."""
@@ -243,7 +245,7 @@ class CellForward:
                 if module is None:
                     continue
                 with torch.enable_grad():
-                    leaf = k.nchw(saved.x).clone().requires_grad_()
+                    leaf = layout.nchw(saved.x).clone().requires_grad_()
                     leaves = [edge_weight(edge, name, item) for item, _ in module.named_parameters()]
                     inside = [self.weights[item].detach().requires_grad_(self.with_weights) for item in leaves]
                     named = {item: w for (item, _), w in zip(module.named_parameters(), inside, strict=True)}

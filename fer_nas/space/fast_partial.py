@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fer_nas.space import fast_kernels as k
+from fer_nas.space import fast_layout as layout
 from fer_nas.space.fast_plan import places
 
 
@@ -38,8 +38,8 @@ class PassBy:
         rest = x_NHWC[..., self.inner :].contiguous()
         passed, where = rest, None
         if source.stride == 2:
-            out, where = F.max_pool2d(k.nchw(rest), 2, ceil_mode=True, return_indices=True)
-            passed = k.nhwc(out)
+            out, where = F.max_pool2d(layout.nchw(rest), 2, ceil_mode=True, return_indices=True)
+            passed = layout.nhwc(out)
         if self.sums is None:
             self.sums = passed.new_zeros(nodes, *passed.shape)
         edges, first = [edge for edge, _ in source.edges], source.edges[0][1]
@@ -50,7 +50,7 @@ class PassBy:
 
     def join(self, operated_NHWC: Tensor, node: int) -> Tensor:
         """A node's state from its two sums."""
-        return torch.cat([operated_NHWC, k.some(self.sums)[node]], dim=3)[..., self.order]
+        return torch.cat([operated_NHWC, layout.some(self.sums)[node]], dim=3)[..., self.order]
 
     def split(self, g: Tensor) -> tuple[Tensor, Tensor]:
         """A state's gradient (…, C) as those of its two sums."""
@@ -65,21 +65,21 @@ class PassBy:
     def add_gradient(self, node: int, dx_MC: Tensor) -> Tensor:
         """What a node's later use gives its state; the part of the operations' sum is handed back."""
         operated, rest = self.split(dx_MC)
-        k.some(self.g)[node].add_(rest)
+        layout.some(self.g)[node].add_(rest)
         return operated
 
     def backward(self, source: Any, d_operated: Tensor, d_mixture_EO: Tensor) -> Tensor:
         """The source's state gradient (N, H, W, C) from that of its operated channels; adds to the mixture's."""
         rest, passed, where = self.saved.pop()
         edges, first = [edge for edge, _ in source.edges], source.edges[0][1]
-        g = k.some(self.g)[first : first + len(edges)].view(len(edges), -1)
+        g = layout.some(self.g)[first : first + len(edges)].view(len(edges), -1)
         through = (g @ passed.reshape(-1))[:, None].expand(-1, d_mixture_EO.shape[1])
         d_mixture_EO.index_add_(0, places(tuple(edges), g.device), through)
         d_rest = (self.strength_of(edges) @ g).view_as(passed)
         if where is not None:
-            d_rest = k.nhwc(
+            d_rest = layout.nhwc(
                 torch.ops.aten.max_pool2d_with_indices_backward(
-                    k.nchw(d_rest), k.nchw(rest), [2, 2], [2, 2], [0, 0], [1, 1], True, where
+                    layout.nchw(d_rest), layout.nchw(rest), [2, 2], [2, 2], [0, 0], [1, 1], True, where
                 )
             )
         return torch.cat([d_operated, d_rest], dim=3)

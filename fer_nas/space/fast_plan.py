@@ -11,7 +11,7 @@ from functools import lru_cache
 import torch
 from torch import Tensor, nn
 
-from fer_nas.space import fast_kernels as k
+from fer_nas.space import fast_norms as norms
 from fer_nas.space.operations import AUXILIARY
 
 SEPARABLE = ("sep_conv_3x3", "sep_conv_5x5")
@@ -99,13 +99,13 @@ class Saved:
     x: Tensor
     relu: Tensor
     first: list[Depthwise] = field(default_factory=list)  # first stages of separable convolutions
-    first_norm: k.Norm | None = None
+    first_norm: norms.Norm | None = None
     units: list[Unit] = field(default_factory=list)
-    norm: k.Norm | None = None
+    norm: norms.Norm | None = None
     linear: list[str] = field(default_factory=list)
     linear_values: Tensor | None = None
     linear_mix: Tensor | None = None
-    pool_norm: dict[str, k.Norm] = field(default_factory=dict)
+    pool_norm: dict[str, norms.Norm] = field(default_factory=dict)
     pool_where: Tensor | None = None
     plain: list[tuple[int, str, Tensor, Tensor, list[str], list[Tensor]]] = field(default_factory=list)
 

@@ -56,7 +56,7 @@ def _norm(  # type: ignore[no-untyped-def]
     parts, coefficient, out, count, columns, channels, pixels, eps, WEIGHTED: tl.constexpr, BP: tl.constexpr,
     BC: tl.constexpr,
 ):  # fmt: skip
-    """fast_kernels.Norm.of: mean, scale, row and bias, one behind the other."""
+    """fast_norms.Norm.of: mean, scale, row and bias, one behind the other."""
     column = tl.program_id(0) * BC + tl.arange(0, BC)
     inside = column < columns
     total, squares = _add_parts(parts, column, inside, count, columns, BP, BC)
@@ -73,7 +73,7 @@ def _norm(  # type: ignore[no-untyped-def]
 
 @triton.jit(do_not_specialize=["count", "pixels"])
 def _norm_backward(parts, mean, scale, row, out, count, columns, pixels, BP: tl.constexpr, BC: tl.constexpr):  # type: ignore[no-untyped-def]
-    """fast_kernels.Norm.backward: slope, by_y and constant, one behind the other."""
+    """fast_norms.Norm.backward: slope, by_y and constant, one behind the other."""
     column = tl.program_id(0) * BC + tl.arange(0, BC)
     inside = column < columns
     total, cross = _add_parts(parts, column, inside, count, columns, BP, BC)

@@ -11,7 +11,7 @@ from fer_nas.bilevel.methods import find_method
 from fer_nas.bilevel.protocol import InnerStep
 from fer_nas.bilevel.response import best_response, plain_weights, with_response
 from fer_nas.errors import InputError
-from fer_nas.space import fast_kernels
+from fer_nas.space import fast_convs
 from fer_nas.space.edge import PartialEdge
 from fer_nas.space.fast import fast_logits
 from fer_nas.space.operations import OPERATIONS, FactorizedReduce
@@ -151,13 +151,13 @@ def test_without_weight_gradients_none_is_computed(monkeypatch: pytest.MonkeyPat
     net, mixtures = supernet(space, channels=2, layers=1), random_mixtures(space)
     weights = {name: w.detach() for name, w in net.named_parameters()}
     asked: list[bool] = []
-    real = fast_kernels.depthwise_backward
+    real = fast_convs.depthwise_backward
 
     def spy(g: Tensor, x: Tensor, weight: Tensor, stride: int, with_weight: bool) -> tuple[Tensor, Tensor | None]:
         asked.append(with_weight)
         return real(g, x, weight, stride, with_weight)
 
-    monkeypatch.setattr(fast_kernels, "depthwise_backward", spy)
+    monkeypatch.setattr(fast_convs, "depthwise_backward", spy)
     fast_logits(net, weights, mixtures, torch.rand(2, 1, 8, 8, dtype=torch.float64)).sum().backward()
     assert asked and not any(asked)
     assert mixtures["normal"].grad is not None or mixtures["reduce"].grad is not None
@@ -268,9 +268,9 @@ def test_depthwise_gradients(kernel: int, stride: int, height: int, width: int) 
     torch.manual_seed(0)
     x = torch.randn(2, height, width, 4, dtype=torch.float64, requires_grad=True)
     weight = torch.randn(4, 1, kernel, kernel, dtype=torch.float64, requires_grad=True)
-    out = fast_kernels.depthwise(x, weight, stride)
+    out = fast_convs.depthwise(x, weight, stride)
     g = torch.randn_like(out)
     expected = torch.autograd.grad(out, [x, weight], g)
-    found = fast_kernels.depthwise_backward(g, x.detach(), weight.detach(), stride, True)
+    found = fast_convs.depthwise_backward(g, x.detach(), weight.detach(), stride, True)
     for a, b in zip(expected, found, strict=True):
         assert b is not None and difference(b, a) < 1e-12

@@ -10,18 +10,20 @@ import pytest
 import torch
 from torch import Tensor
 
-from fer_nas.space import fast_kernels
+from fer_nas.space import fast_convs, fast_layout
 
 INTERPRETED = """
 import torch
 from torch.func import functional_call
-from fer_nas.space import fast_kernels
+from fer_nas.space import fast_convs
+from fer_nas.space import fast_layout
+from fer_nas.space import fast_norms
 from fer_nas.space.fast import fast_logits
 from fer_nas.space.supernet import Supernet
 from fer_nas.space.variants import SPACES
 
-fast_kernels.on_gpu = lambda x: True
-assert fast_kernels.fused(torch.ones(1))
+fast_layout.on_gpu = lambda x: True
+assert fast_norms.fused(torch.ones(1))
 for name, size in (("darts", 7), ("pc-darts", 8)):
     space = SPACES[name]
     torch.manual_seed(0)
@@ -53,19 +55,19 @@ def test_edges_side_by_side_in_one_product() -> None:
     torch.manual_seed(0)
     d, points = torch.randn(50, 12).double(), list(torch.randn(3, 4, 4).double())
     expected = torch.cat([part @ point.t() for part, point in zip(d.split(4, 1), points, strict=True)], 1)
-    found = fast_kernels.by_edge(d, 3, torch.stack([point.t() for point in points]))
+    found = fast_convs.by_edge(d, 3, torch.stack([point.t() for point in points]))
     torch.testing.assert_close(found, expected)
-    torch.testing.assert_close(fast_kernels.products(d, points), expected)
+    torch.testing.assert_close(fast_convs.products(d, points), expected)
 
 
 def test_gradients_of_edges_from_one_product(monkeypatch: pytest.MonkeyPatch) -> None:
     torch.manual_seed(0)
     d, g = torch.randn(2, 50, 12).double()
     expected = [a.t() @ b for a, b in zip(g.split(4, 1), d.split(4, 1), strict=True)]
-    on_gpu = fast_kernels.on_gpu
+    on_gpu = fast_layout.on_gpu
     for there in (on_gpu, lambda x: True):
-        monkeypatch.setattr(fast_kernels, "on_gpu", there)
-        torch.testing.assert_close(fast_kernels.point_gradients(g, d, 3), expected)
+        monkeypatch.setattr(fast_layout, "on_gpu", there)
+        torch.testing.assert_close(fast_convs.point_gradients(g, d, 3), expected)
 
 
 @pytest.mark.parametrize("side", [4, 8, 12])
@@ -74,9 +76,9 @@ def test_weight_gradient_of_a_wide_kernel_taken_apart(side: int, stride: int) ->
     torch.manual_seed(0)
     x, weight = torch.randn(2, side, side, 3).double(), torch.randn(3, 1, 5, 5).double()
     g = torch.randn(2, side // stride, side // stride, 3).double()
-    _, found = fast_kernels.depthwise_backward(g, x, weight, stride, True)
+    _, found = fast_convs.depthwise_backward(g, x, weight, stride, True)
     leaf = weight.clone().requires_grad_()
-    (expected,) = torch.autograd.grad(fast_kernels.depthwise(x, leaf, stride), leaf, g)
+    (expected,) = torch.autograd.grad(fast_convs.depthwise(x, leaf, stride), leaf, g)
     torch.testing.assert_close(found, expected)
 
 
@@ -91,15 +93,15 @@ def test_the_faster_way_is_kept(monkeypatch: pytest.MonkeyPatch) -> None:
         return times[name]
 
     recording = False
-    monkeypatch.setattr(fast_kernels, "_milliseconds", milliseconds)
-    monkeypatch.setattr(fast_kernels, "_FASTEST", {})
+    monkeypatch.setattr(fast_convs, "_milliseconds", milliseconds)
+    monkeypatch.setattr(fast_convs, "_FASTEST", {})
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
     monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: recording)
     ways = (lambda: "slow"), (lambda: "quick")
-    assert [fast_kernels.fastest("a", *ways), fast_kernels.fastest("a", *ways)] == ["quick", "quick"]
+    assert [fast_convs.fastest("a", *ways), fast_convs.fastest("a", *ways)] == ["quick", "quick"]
     assert timed == ["slow", "quick"]
     recording = True
-    assert fast_kernels.fastest("b", *ways) == "slow" and fast_kernels.fastest("a", *ways) == "quick"
+    assert fast_convs.fastest("b", *ways) == "slow" and fast_convs.fastest("a", *ways) == "quick"
     assert timed == ["slow", "quick"]
 
 
@@ -109,6 +111,6 @@ def shares(height: int, width: int, stride: int) -> Tensor:
 
 def test_average_pool_counts_pixels_of_the_image_alone() -> None:
     x = torch.ones(1, 5, 4, 2)
-    assert torch.allclose(fast_kernels.avg_pool(x, 1), x)
-    assert torch.allclose(fast_kernels.avg_pool(x, 2), torch.ones(1, 3, 2, 2))
+    assert torch.allclose(fast_convs.avg_pool(x, 1), x)
+    assert torch.allclose(fast_convs.avg_pool(x, 2), torch.ones(1, 3, 2, 2))
     assert shares(5, 4, 1).min() < 1  # which the usual count would not give

@@ -1,0 +1,155 @@
+"""Folded norms of the fast form: BatchNorm by batch statistics as two sums and one scale by column.
+
+Shapes: M pixels of the batch; columns are channels of several operations side by side, C each.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd.function import once_differentiable
+
+from fer_nas.space import fast_layout as layout
+
+try:
+    from fer_nas.space import gpu_kernels
+except ImportError:  # torch for a CPU, and Windows, have no Triton
+    gpu_kernels = None  # type: ignore[assignment]
+
+
+def fused(x: Tensor) -> bool:
+    """Whether kernels of our own are there for this tensor."""
+    return gpu_kernels is not None and layout.on_gpu(x)
+
+
+EPS = 1e-5  # nn.BatchNorm2d's
+
+
+@dataclass
+class Norm:
+    """BatchNorm without an affine part of many columns at once, each times a coefficient: out = y·A + b per column.
+
+    y stays as it is: with its sums and sums of squares, s = (variance + eps)^(-1/2), A = coefficient · s and
+    b = −mean·A. (torch's own reductions for a variance cost 5 to 20 times as much as these two sums.)
+    """
+
+    mean: Tensor
+    scale: Tensor  # s
+    row: Tensor  # A
+    bias: Tensor  # b
+    pixels: int
+
+    @classmethod
+    def of(cls, total: Tensor, squares: Tensor, coefficient: Tensor, pixels: int) -> Norm:
+        """All are (columns,)."""
+        mean = total / pixels
+        scale = torch.addcmul(squares / pixels, mean, mean, value=-1).clamp_min_(0).add_(EPS).rsqrt_()
+        row = coefficient * scale
+        return cls(mean, scale, row, -mean * row, pixels)
+
+    @classmethod
+    def measured(cls, ys: list[Tensor], pixels: int, coefficient: Tensor | None = None, channels: int = 1) -> Norm:
+        """Of the columns of `ys` side by side; coefficient: one for each `channels` columns, 1 where not given.
+
+        Some of `ys` may have rows of zeros beyond the pixels.
+        """
+        if fused(ys[0]):
+            parts = gpu_kernels.sum_parts([(y, y) for y in ys])
+            mean, scale, row, bias = gpu_kernels.norm(parts, coefficient, channels, pixels, EPS)
+            return cls(mean, scale, row, bias, pixels)
+        columns = sum(y.shape[1] for y in ys)
+        total, squares = ys[0].new_empty(2, columns)
+        scratch = torch.empty_like(max(ys, key=Tensor.numel))
+        start = 0
+        for y in ys:
+            part = slice(start, start + y.shape[1])
+            add_squares(y, total[part], squares[part], scratch.view(-1)[: y.numel()])
+            start = part.stop
+        by_column = total.new_ones(columns) if coefficient is None else coefficient.repeat_interleave(channels)
+        return cls.of(total, squares, by_column, pixels)
+
+    def measured_backward(
+        self, gs: Iterable[Tensor], ys: list[Tensor], total: Callable[[], Tensor] | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        """`backward` from the gradients of outputs as in `measured`. total: their column sums, where they are known."""
+        if fused(ys[0]):
+            parts = gpu_kernels.sum_parts(list(zip(gs, ys, strict=True)))
+            slope, by_y, constant = gpu_kernels.norm_backward(parts, self.mean, self.scale, self.row, self.pixels)
+            return slope, by_y, constant
+        cross, sums = torch.empty_like(self.row), torch.empty_like(self.row) if total is None else total()
+        scratch = torch.empty_like(max(ys, key=Tensor.numel)).view(-1)
+        start = 0
+        for g, y in zip(gs, ys, strict=True):
+            part = slice(start, start + y.shape[1])
+            if total is None:
+                torch.sum(g, 0, out=sums[part])
+            torch.sum(torch.mul(g, y, out=scratch[: y.numel()].view_as(y)), 0, out=cross[part])
+            start = part.stop
+        return self.backward(sums, cross)
+
+    def backward(self, total: Tensor, cross: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """total: column sums of g, the gradient of out; cross: column sums of g·y.
+
+        Returns the coefficient's gradient by column, and B and c of y's gradient g·A + y·B + c.
+        """
+        slope = self.scale * torch.addcmul(cross, self.mean, total, value=-1)  # column sums of g·(y − mean)·s
+        by_y = self.row * self.scale * slope * (-1 / self.pixels)
+        constant = torch.addcmul(self.row * total * (-1 / self.pixels), by_y, self.mean, value=-1)
+        return slope, by_y, constant
+
+
+def add_squares(y_MC: Tensor, total: Tensor, squares: Tensor, scratch: Tensor) -> None:
+    """Column sums of y and of its squares."""
+    torch.sum(y_MC, 0, out=total)
+    torch.sum(torch.mul(y_MC, y_MC, out=scratch.view_as(y_MC)), 0, out=squares)
+
+
+def scaled(y_MC: Tensor, row: Tensor, bias: Tensor, relu: bool = False, out: Tensor | None = None) -> Tensor:
+    """y·row + bias by column, and ReLU where asked for."""
+    if fused(y_MC):
+        return gpu_kernels.scaled(y_MC, row, bias, relu, out)
+    result = torch.addcmul(bias, y_MC, row, out=out)
+    return result.relu_() if relu else result
+
+
+def combined(g_MC: Tensor, y_MC: Tensor, row: Tensor, by_y: Tensor, constant: Tensor) -> Tensor:
+    """g·row + y·by_y + constant by column."""
+    if fused(y_MC):
+        return gpu_kernels.combined(g_MC, y_MC, row, by_y, constant)
+    return torch.addcmul(constant, g_MC, row).addcmul_(y_MC, by_y)
+
+
+def standardize(x_MC: Tensor, out: Tensor | None = None) -> tuple[Tensor, Norm]:
+    """(x − mean)·s by column."""
+    norm = Norm.measured([x_MC], len(x_MC))
+    return scaled(x_MC, norm.row, norm.bias, out=out), norm
+
+
+def standardize_backward(g_MC: Tensor, normal_MC: Tensor, norm: Norm) -> Tensor:
+    """From standardized values: s·(g − mean(g) − normal·mean(g·normal))."""
+    if fused(g_MC):
+        plain = Norm(torch.zeros_like(norm.scale), torch.ones_like(norm.scale), norm.scale, norm.bias, norm.pixels)
+        _, by_y, constant = plain.measured_backward([g_MC], [normal_MC])
+        return combined(g_MC, normal_MC, norm.scale, by_y, constant)
+    total, cross = g_MC.sum(0), (g_MC * normal_MC).sum(0)
+    result = torch.addcmul(total * norm.scale * (-1 / norm.pixels), g_MC, norm.scale)
+    return result.addcmul_(normal_MC, cross * norm.scale * (-1 / norm.pixels))
+
+
+class Standardize(torch.autograd.Function):
+    """BatchNorm without an affine part by the batch's statistics, (M, C); differentiable once."""
+
+    @staticmethod
+    def forward(ctx: Any, x_MC: Tensor) -> Tensor:
+        normal, ctx.norm = standardize(x_MC)
+        ctx.save_for_backward(normal)
+        return normal
+
+    @staticmethod
+    @once_differentiable
+    def backward(ctx: Any, g_MC: Tensor) -> Tensor:
+        return standardize_backward(g_MC, ctx.saved_tensors[0], ctx.norm)
