@@ -20,6 +20,7 @@ import torch
 from fer_nas.artifacts import Genotype, GenotypeFile, RunFolder, read_json, write_json, write_text
 from fer_nas.errors import FerNasError, InputError
 from fer_nas.report.comparison import spread
+from fer_nas.report.study import draw_study
 from fer_nas.runtime import Interrupted
 from fer_nas.space.network import Network
 from fer_nas.studies.plans import PLANS, SCALES, SETTINGS, Line, Options
@@ -63,6 +64,7 @@ class Runner:
         found = self.result()
         write_json(self.out / "study.json", found)
         write_text(self.out / "study.md", markdown(found))
+        draw_study(found, self.out / "study.png")
         return found
 
     def place(self, line: Line, seed: int, setting: str | None = None) -> Path:

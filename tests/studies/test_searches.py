@@ -76,6 +76,7 @@ def test_a_small_study_runs_and_what_is_there_is_not_run_again(small, tmp_path, 
     assert first["seeds"][0]["search_seconds"] > 0 == random["seeds"][0]["search_seconds"]
     assert {row["setting"] for row in found["retrained"]} == set(SETTINGS)
     assert (tmp_path / "s" / "study.md").read_text() == markdown(found) and "first order" in said.stdout
+    assert (tmp_path / "s" / "study.png").read_bytes().startswith(b"\x89PNG")
     stamps = {path: path.stat().st_mtime_ns for path in (tmp_path / "s").rglob("*.log")}
     assert CliRunner().invoke(app, asked).exit_code == 0
     assert stamps == {path: path.stat().st_mtime_ns for path in (tmp_path / "s").rglob("*.log")}
