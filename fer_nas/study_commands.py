@@ -66,8 +66,8 @@ def bench_search(
         str,
         typer.Option(
             "--forms",
-            help="Forms of the supernet, with commas: plain (channels first), channels-last, fast, compiled; the first "
-            "is what others are compared with.",
+            help="Forms of the supernet, with commas: plain (channels first), channels-last, fast, compiled, and on a "
+            "GPU graphed and fast-graphed; the first is what others are compared with.",
         ),
     ] = "plain,fast",
     space: Annotated[str, typer.Option("--space", help="Search space.")] = "darts",
@@ -75,11 +75,12 @@ def bench_search(
     channels: Annotated[int, typer.Option("--channels", min=1, help="Channels of the first cells (C).")] = 16,
     layers: Annotated[int, typer.Option("--layers", min=1, help="Number of cells.")] = 8,
     image_size: Annotated[int, typer.Option("--image-size", min=8, help="Side of the images in pixels.")] = 32,
-    steps: Annotated[int, typer.Option("--steps", min=1, help="Timed steps of each; one more warms up.")] = 5,
+    steps: Annotated[int, typer.Option("--steps", min=1, help="Timed steps of each, after some that warm up.")] = 5,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="CPU threads; default: torch's own.")] = None,
     out: Annotated[
-        Path | None, typer.Option("--out", help="Keep the record in this JSON file, over an older one.")
+        Path | None,
+        typer.Option("--out", help="Keep the record in this JSON file from turn to turn, over an older one."),
     ] = None,
     as_json: Annotated[bool, typer.Option("--json", help="All figures as JSON.")] = False,
 ) -> None:
@@ -101,9 +102,9 @@ def bench_search(
     )
     if out is not None:
         write_json(out, {})  # a place that cannot be written is told before the work, not after it
-    record = search_bench.run(options, Console(stderr=True))
-    if out is not None:
-        write_json(out, record)
+    record = search_bench.run(
+        options, Console(stderr=True), lambda found: None if out is None else write_json(out, found)
+    )
     search_bench.show(record, as_json)
 
 

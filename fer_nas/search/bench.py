@@ -11,6 +11,7 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -119,8 +120,11 @@ class Contestant:
         return time.perf_counter() - wall, time.process_time() - cpu
 
 
-def run(options: BenchOptions, notes: Console) -> dict[str, Any]:
-    """The record: settings, machine, and a row for each method and form."""
+Keep = Callable[[dict[str, Any]], None]
+
+
+def run(options: BenchOptions, notes: Console, keep: Keep = lambda record: None) -> dict[str, Any]:
+    """The record: settings, machine, and a row for each method and form; `keep` gets it as far as it is each time."""
     device = choose_device(options.device)
     asked = [form for form in options.forms if form in GRAPHED]
     if asked and device.type != "cuda":
@@ -130,15 +134,23 @@ def run(options: BenchOptions, notes: Console) -> dict[str, Any]:
         torch.set_num_threads(options.threads)
     try:
         with enough_memory():
-            return _measure(options, device, notes)
+            return _measure(options, device, notes, keep)
     finally:
         torch.set_num_threads(before)
 
 
-def _measure(options: BenchOptions, device: torch.device, notes: Console) -> dict[str, Any]:
+def _measure(options: BenchOptions, device: torch.device, notes: Console, keep: Keep) -> dict[str, Any]:
     entries: dict[tuple[str, str], Contestant] = {}
     memory: dict[tuple[str, str], dict[str, float | None]] = {}
+    times: dict[tuple[str, str], list[tuple[float, float]]] = {}
     left_out: dict[str, str] = {}
+    warm_up: dict[str, list[float]] = {}
+
+    def record() -> dict[str, Any]:
+        rows = [_row(key, times, memory[key], options) for key in times if times[key]]
+        about = {"fer_nas_version": fer_nas.__version__, "torch": torch.__version__, "device": describe_device(device)}
+        return about | {"options": asdict(options), "rows": rows, "warm_up": warm_up, "left_out": left_out}
+
     for method in options.methods:
         for form in options.forms:
             say(notes, f"{method}, {form}: memory, and steps to warm up")
@@ -148,8 +160,8 @@ def _measure(options: BenchOptions, device: torch.device, notes: Console) -> dic
                     torch.cuda.reset_peak_memory_stats(device)
                     others = torch.cuda.memory_allocated(device) / 2**20
                 made = Contestant(options, method, form)
-                for _ in range(WARM_UP_GRAPHED if form in GRAPHED else WARM_UP):
-                    made.step()
+                steps = range(WARM_UP_GRAPHED if form in GRAPHED else WARM_UP)
+                warm_up[f"{method}, {form}"] = [made.step()[0] for _ in steps]
             except InputError:
                 raise
             except Exception as error:  # what a compiler or its backend raises is not known beforehand
@@ -159,21 +171,16 @@ def _measure(options: BenchOptions, device: torch.device, notes: Console) -> dic
                 continue
             entries[method, form] = made
             memory[method, form] = _memory(options, method, form, device, others)
-    times: dict[tuple[str, str], list[tuple[float, float]]] = {key: [] for key in entries}
+            keep(record())
+    times |= {key: [] for key in entries}
     order = list(entries)
     for turn in range(options.steps):
         say(notes, f"turn {turn + 1} of {options.steps}")
         for place in range(len(order)):  # another one begins each turn, so that none always follows the same
             key = order[(place + turn) % len(order)]
             times[key].append(entries[key].step())
-    return {
-        "fer_nas_version": fer_nas.__version__,
-        "torch": torch.__version__,
-        "device": describe_device(device),
-        "options": asdict(options),
-        "rows": [_row(key, times, memory[key], options) for key in order],
-        "left_out": left_out,
-    }
+        keep(record())
+    return record()
 
 
 def _row(
