@@ -7,6 +7,7 @@ are copied from where it writes them, so that to its caller it is the function i
 
 from __future__ import annotations
 
+import warnings
 import weakref
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
@@ -20,6 +21,7 @@ Function = Callable[[Sequence[Tensor]], Tensor]
 
 SEEN_BEFORE = 2
 """Calls of a new kind that run as they are, before one is recorded: odd last batches are not worth it."""
+NEVER = 10**12
 KEPT = 6
 """Recordings; what comes beyond them runs as it is."""
 
@@ -45,7 +47,15 @@ class Replay:
             if self.seen[key] <= SEEN_BEFORE or len(self.recordings) >= KEPT:
                 return function(inputs)
             self.pool = self.pool or torch.cuda.graph_pool_handle()
-            self.recordings[key] = Recording(function, inputs, wanted, self.pool)
+            try:
+                self.recordings[key] = Recording(function, inputs, wanted, self.pool)
+            except torch.OutOfMemoryError:
+                raise
+            except RuntimeError as error:  # what a driver or a library cannot record is not known beforehand
+                reason = (str(error).splitlines() or [type(error).__name__])[0]
+                warnings.warn(f"runs without CUDA graphs, which is slower: {reason}", stacklevel=2)
+                self.seen[key] = -NEVER
+                return function(inputs)
         recording = self.recordings[key]
         return _Replayed.apply(self, recording, *inputs) if any(wanted) else recording.forward(inputs)
 

@@ -119,6 +119,20 @@ def test_a_replayed_pass_goes_backward_once(recorded: type[OnTheCpu]) -> None:
         out.backward()
 
 
+def test_what_cannot_be_recorded_runs_as_it_is_and_is_told_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    def refused(*_: Any) -> None:
+        raise RuntimeError("operation not permitted when stream is capturing\nmore")
+
+    monkeypatch.setattr(replay, "Recording", refused)
+    monkeypatch.setattr(torch.cuda, "graph_pool_handle", lambda: "pool")
+    run = Replay()
+    for _ in range(SEEN_BEFORE):
+        slopes(run, pair())
+    with pytest.warns(UserWarning, match="runs without CUDA graphs, which is slower: operation not permitted"):
+        slopes(run, pair())
+    assert [g.tolist() for g in slopes(run, pair())] == [[7.0] * 3, [6.0, 6.0]]  # type: ignore[union-attr]
+
+
 def test_gradients_come_back_in_the_strides_of_their_inputs() -> None:
     torch.manual_seed(0)
     shapes = (8, 1, 3, 3), (8, 4, 1, 1), (5, 6), (3,), (2, 3, 4, 5), ()
