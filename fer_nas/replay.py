@@ -21,7 +21,6 @@ Function = Callable[[Sequence[Tensor]], Tensor]
 
 SEEN_BEFORE = 2
 """Calls of a new kind that run as they are, before one is recorded: odd last batches are not worth it."""
-NEVER = 10**12
 KEPT = 6
 """Recordings; what comes beyond them runs as it is."""
 
@@ -33,6 +32,7 @@ class Replay:
     def __init__(self) -> None:
         self.recordings: dict[Hashable, Recording] = {}
         self.seen: dict[Hashable, int] = {}
+        self.refused: set[Hashable] = set()
         self.pool: Any = None
         self.open: weakref.ref[Any] | None = None  # to the forward pass whose backward pass is still to come
 
@@ -44,7 +44,7 @@ class Replay:
         key = (kind, wanted, tuple((x.shape, x.dtype) for x in inputs))
         if key not in self.recordings:
             self.seen[key] = self.seen.get(key, 0) + 1
-            if self.seen[key] <= SEEN_BEFORE or len(self.recordings) >= KEPT:
+            if self.seen[key] <= SEEN_BEFORE or key in self.refused or len(self.recordings) >= KEPT:
                 return function(inputs)
             self.pool = self.pool or torch.cuda.graph_pool_handle()
             try:
@@ -54,7 +54,7 @@ class Replay:
             except RuntimeError as error:  # what a driver or a library cannot record is not known beforehand
                 reason = (str(error).splitlines() or [type(error).__name__])[0]
                 warnings.warn(f"runs without CUDA graphs, which is slower: {reason}", stacklevel=2)
-                self.seen[key] = -NEVER
+                self.refused.add(key)
                 return function(inputs)
         recording = self.recordings[key]
         return _Replayed.apply(self, recording, *inputs) if any(wanted) else recording.forward(inputs)
