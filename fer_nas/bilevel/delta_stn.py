@@ -52,11 +52,10 @@ class DeltaSTN(STN):
                 "inner_criterion (bilevel.protocol.NetworkTask), or choose linearize=False"
             )
         center, losses = hyper.detach(), []
-        still = self.respond(center, center)
         for batch in batches:
             general, response = split_weights(weights)
             here = {name: w.detach().requires_grad_(name in general) for name, w in weights.items()}
-            loss = task.inner_loss(here, center, batch, still)
+            loss = task.inner_loss(here, center, batch)  # r = 0
             slope, _ = gradients(loss, {name: here[name] for name in general})
             moved, step = general_step(general, clipped(slope, self.gradient_clip), step)
             losses.append(loss.detach())
@@ -65,7 +64,7 @@ class DeltaSTN(STN):
                 response, step = self.response_step(response, slope, step)
                 losses.append(around)
             self.fitted += 1
-            weights = {name: (moved | response)[name] for name in weights}
+            weights = {**weights, **moved, **response}
         self.finish(losses)
         return weights, step
 

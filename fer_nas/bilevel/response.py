@@ -22,22 +22,13 @@ from torch import Tensor, nn
 from torch.func import functional_call
 
 from fer_nas.bilevel.protocol import Params
+from fer_nas.bilevel.slots import Reads, seen_by, slots, written
 from fer_nas.errors import InputError
 
 RESPONSE_SUFFIXES = ("_hyper", "_rescale")
 """How the names of the parameters end that only the response reads: W_hyper, b_hyper; V, C."""
 
 HYPER_STARTS = ("uniform", "zero", "copy")
-
-Reads = slice | tuple[slice, ...]
-"""Which inputs of r a layer sees: a stretch of them, or several stretches."""
-
-
-def seen_by(reads: Reads, response: Tensor) -> Tensor:
-    """The part of r (…, n) that a layer reads."""
-    if isinstance(reads, slice):
-        return response[..., reads]
-    return torch.cat([response[..., part] for part in reads], dim=-1)
 
 
 class BestResponse(nn.Module):
@@ -225,6 +216,9 @@ class _Reader(nn.Module):
 def plain_weights(module: nn.Module, weights: Params, response: Tensor | None) -> Params:
     """The plain network's weights at r (n,), by the plain names, differentiable: what a weight decay punishes."""
     rest = {name: w for name, w in split_weights(weights)[0].items() if not name.endswith("_elem")}
+    found = slots(module, response_layers)
+    if found and (response is None or response.shape == (found[0].size,)):
+        return rest | written(found, weights, response)
     return rest | with_response(_Reader(module), {f"module.{name}": w for name, w in weights.items()}, response)
 
 

@@ -66,7 +66,7 @@ class STN:
             general, response = split_weights(weights)
             moved, step = general_step(general, slope, step)
             more, step = self.response_step(response, slope, step)
-            weights = {name: (moved | more)[name] for name in weights}
+            weights = {**weights, **moved, **more}
             losses.append(loss)
         self.finish(losses)
         return weights, step
