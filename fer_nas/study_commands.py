@@ -119,6 +119,9 @@ def study(
     ),
     cifar10: Annotated[str | None, typer.Option("--cifar10", help="CIFAR-10, for the plan networks.")] = None,
     seeds: Annotated[int, typer.Option("--seeds", min=1, help="Seeds from 0 on.")] = 3,
+    jobs: Annotated[
+        int, typer.Option("--jobs", min=1, help="Runs at a time; their seconds then count each other's load.")
+    ] = 1,
     threads: Annotated[int, typer.Option("--threads", min=1, help="CPU threads of a run.")] = 1,
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
@@ -130,5 +133,6 @@ def study(
     )
     check(asked, out)
     notes = Console(stderr=True)
-    found = Runner(asked, out, lambda line: notes.print(line, highlight=False, markup=False, soft_wrap=True)).run()
+    runner = Runner(asked, out, lambda line: notes.print(line, highlight=False, markup=False, soft_wrap=True), jobs)
+    found = runner.run()
     typer.echo(markdown(found), nl=False)

@@ -11,7 +11,9 @@ import subprocess
 import sys
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor, as_completed
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +30,7 @@ from fer_nas.studies.plans import PLANS, SCALES, SETTINGS, Line, Options
 CHANNELS = range(2, 129)
 """Among which a derived network's are chosen."""
 SIGINT = 130
+STOPPED = "stopped; the same command goes on"
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -45,27 +48,44 @@ class Study:
 
 
 class Runner:
-    """Runs what is missing of a study in its folder."""
+    """Runs what is missing of a study in its folder, `jobs` of its runs at a time."""
 
-    def __init__(self, study: Study, out: Path, note: Callable[[str], None]) -> None:
-        self.study, self.out, self.note = study, out, note
+    def __init__(self, study: Study, out: Path, note: Callable[[str], None], jobs: int = 1) -> None:
+        self.study, self.out, self.note, self.jobs = study, out, note, jobs
         self.plan, self.scale = PLANS[study.plan], SCALES[study.scale]
 
     def run(self) -> dict[str, Any]:
         """Everything, then the tables: study.json's value."""
-        for seed in range(self.study.seeds):
-            for line in self.plan.lines:
-                self.search(line, seed)
-                self.train(line, seed, "as in the table")
-        for name in self.plan.retrained:
-            line = next(line for line in self.plan.lines if line.name == name)
-            for setting in SETTINGS:
-                self.train(line, self.best(line), setting)
+        self.each([partial(self.derive, line, seed) for seed in range(self.study.seeds) for line in self.plan.lines])
+        again = [line for name in self.plan.retrained for line in self.plan.lines if line.name == name]
+        self.each([partial(self.train, line, self.best(line), setting) for line in again for setting in SETTINGS])
         found = self.result()
         write_json(self.out / "study.json", found)
         write_text(self.out / "study.md", markdown(found))
         draw_study(found, self.out / "study.png")
         return found
+
+    def each(self, tasks: Sequence[Callable[[], None]]) -> None:
+        """All of them; the first that fails ends it, after those that have begun."""
+        if self.jobs == 1:
+            for task in tasks:
+                task()
+            return
+        with ThreadPoolExecutor(self.jobs) as pool:
+            try:
+                for begun in as_completed([pool.submit(task) for task in tasks]):
+                    begun.result()
+            except KeyboardInterrupt:  # the runs have it too
+                pool.shutdown(cancel_futures=True)
+                raise Interrupted(2, STOPPED) from None
+            except BaseException:
+                pool.shutdown(cancel_futures=True)
+                raise
+
+    def derive(self, line: Line, seed: int) -> None:
+        """A search, and the training of the network that it derives."""
+        self.search(line, seed)
+        self.train(line, seed, "as in the table")
 
     def place(self, line: Line, seed: int, setting: str | None = None) -> Path:
         name = f"{plain(line.name)}-{seed}"
@@ -123,7 +143,7 @@ class Runner:
                 process.wait()
                 code = SIGINT
         if code == SIGINT:
-            raise Interrupted(2, "stopped; the same command goes on")
+            raise Interrupted(2, STOPPED)
         if code:
             raise FerNasError(f"{verb} {place.name} ended with {code}; see {log}, then give the same command again")
 

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import json
+import threading
+import time
 
 import pytest
 from typer.testing import CliRunner
@@ -84,10 +86,30 @@ def test_a_small_study_runs_and_what_is_there_is_not_run_again(small, tmp_path, 
         check(Study(plan="methods", scale="quick", data="drawn", seeds=1), tmp_path / "s")
 
 
-def test_a_run_that_fails_is_told_with_its_log(small, tmp_path):
+@pytest.mark.parametrize("jobs", [1, 2])
+def test_a_run_that_fails_is_told_with_its_log(jobs, small, tmp_path, monkeypatch):
+    monkeypatch.setitem(PLANS, "methods", Plan(lines=PLANS["methods"].lines[:1]))
     study = Study(plan="methods", scale="quick", data=str(tmp_path / "nowhere.zip"), seeds=1)
     with pytest.raises(FerNasError, match=r"search first-order-0 ended with 2; see .*first-order-0\.log"):
-        Runner(study, tmp_path / "s", lambda line: None).run()
+        Runner(study, tmp_path / "s", lambda line: None, jobs).run()
+
+
+def test_as_many_at_a_time_as_jobs(tmp_path):
+    """Two that wait for each other end only side by side; after a failure nothing new begins."""
+    runner = Runner(Study(plan="methods", scale="quick", data="drawn"), tmp_path, lambda line: None, jobs=2)
+    both, done = threading.Barrier(2, timeout=20), []
+    runner.each([lambda: done.append(both.wait())] * 4)
+    assert sorted(done) == [0, 0, 1, 1]
+    began = []
+
+    def failing():
+        began.append(len(began))
+        time.sleep(0.05)
+        raise FerNasError("no")
+
+    with pytest.raises(FerNasError, match="no"):
+        runner.each([failing] * 20)
+    assert len(began) < 20
 
 
 def test_what_cannot_be_run_is_refused(tmp_path):
