@@ -98,17 +98,15 @@ class Case:
         return {"along": (self.truth.total @ u).item(), "retrained": (losses[0] - losses[1]) / (2 * delta)}
 
     def batches(self, size: int | None, what: str) -> Iterator[tuple[Examples, Examples]]:
-        """Endless pairs of a training and a validation batch; None: all images."""
+        """Endless pairs of training and validation images: `size` of those for w, None for all, and all of λ's."""
         draw = generator(self.seed, what)
         while True:
             if size is None:
                 yield self.train, self.val
                 continue
-            pair = []
-            for images, labels in (self.train, self.val):
-                rows = torch.randperm(len(images), generator=draw)[:size]
-                pair.append((images[rows], labels[rows]))
-            yield pair[0], pair[1]
+            images, labels = self.train
+            rows = torch.randperm(len(images), generator=draw)[:size]
+            yield (images[rows], labels[rows]), self.val
 
     def figures(self, found: Hypergradient) -> dict[str, float]:
         truth = self.truth.total - self.truth.direct
@@ -161,12 +159,14 @@ def learned_methods(case: Case) -> dict[str, Callable[[], STN]]:
     def features(hyper: Tensor) -> Tensor:
         return FEATURE_SCALE * case.task.features(hyper)
 
-    def own(kind: type[STN], *, pairs: bool = True, raw: bool = False, **knobs: Any) -> Callable[[], STN]:
+    def own(
+        kind: type[STN], *, pairs: bool = True, raw: bool = False, rate: float = 3e-3, **knobs: Any
+    ) -> Callable[[], STN]:
         return lambda: kind(
             perturbation=Perturbation(scale=0.1, learn=False, pairs=pairs, seed=case.seed),
             outer_noise=False,
             features=None if raw else features,
-            adam_rate=3e-3,
+            adam_rate=rate,
             **knobs,
         )
 
@@ -176,6 +176,7 @@ def learned_methods(case: Case) -> dict[str, Callable[[], STN]]:
         "STN": own(STN),
         "Δ-STN": own(DeltaSTN),
         "Δ-STN without linearization": own(DeltaSTN, linearize=False),
+        "… at a search's rate of Adam": own(DeltaSTN, linearize=False, rate=3e-4),
         "… and without pairs": own(DeltaSTN, linearize=False, pairs=False),
         "… and raw λ": own(DeltaSTN, linearize=False, raw=True),
     }

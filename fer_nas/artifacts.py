@@ -294,7 +294,8 @@ class RunFolder:
     def open(cls, path: Path) -> RunFolder:
         """A folder that holds a run; anything else is an InputError."""
         if not (Path(path) / "config.json").is_file():
-            raise InputError(f"{path} is not a run folder (no config.json in it)")
+            why = "no config.json in it" if Path(path).is_dir() else "there is no such folder"
+            raise InputError(f"{path} is not a run folder ({why}); give the folder that a search or training wrote")
         return cls(path)
 
     def metrics(self) -> list[dict[str, Any]]:

@@ -55,9 +55,18 @@ def joined(device: str) -> Iterator[None]:
         raise FerNasError(f"the processes of this run do not find each other: {reason}") from None
     try:
         yield
+        leave_together()
     finally:
         with contextlib.suppress(RuntimeError):
             dist.destroy_process_group()
+
+
+def leave_together() -> None:
+    """The first process still writes when others are done; gloo may abort in one that another has left."""
+    try:
+        dist.barrier()
+    except RuntimeError:
+        raise FerNasError("another process of this run has stopped; go on with --resume") from None
 
 
 def _add_up(value: Tensor, operation: Any = None) -> Tensor:

@@ -27,6 +27,7 @@ from fer_nas.data.split import DataSet, Split
 from fer_nas.errors import FerNasError, InputError
 from fer_nas.progress import say
 from fer_nas.runtime import choose_device, describe_device, enough_memory, generator, peak_memory_mib
+from fer_nas.search.methods import METHODS
 from fer_nas.search.run import Search
 from fer_nas.settings import override
 
@@ -68,6 +69,13 @@ class BenchOptions:
             for word in given:
                 if known is not None and word not in known:
                     raise InputError(f"--{name}: {word!r} is none of {', '.join(known)}")
+        for word in self.methods:
+            name, _, response = word.partition(":")
+            if METHODS.get(name) is None or METHODS[name].make is None:
+                known_names = ", ".join(key for key, row in METHODS.items() if row.make is not None)
+                raise InputError(f"--methods: {name!r} is none of {known_names}")
+            if response not in ("", "published", "own") or (response and not METHODS[name].response):
+                raise InputError(f"--methods: {word!r}; only best responses have a form: darts-stn:published")
         if self.space == "p-darts":
             raise InputError("--space p-darts: its stages are supernets of darts; time that with --layers 5, 11 or 17")
         if self.batch_size < 2:
@@ -128,7 +136,7 @@ def run(options: BenchOptions, notes: Console, keep: Keep = lambda record: None)
     device = choose_device(options.device)
     asked = [form for form in options.forms if form in GRAPHED]
     if asked and device.type != "cuda":
-        raise InputError(f"--forms {asked[0]}: CUDA graphs need a GPU; leave it out, or choose one with --device")
+        raise InputError(f"--forms {asked[0]}: CUDA graphs need a GPU; leave it out: --forms plain,fast")
     before = torch.get_num_threads()
     if options.threads:
         torch.set_num_threads(options.threads)

@@ -10,7 +10,9 @@ from fer_nas.progress import Columns, number, percent, seconds
 
 def share(value: float | None) -> str:
     """Of the response and the direct term; – where nothing responds."""
-    return "–" if value is None else f"{value:.2f}"
+    if value is None:
+        return "–"
+    return f"{value:.2f}" if abs(value) >= 0.1 or value == 0 else f"{value:.1g}"
 
 
 COLUMNS: Columns = {
