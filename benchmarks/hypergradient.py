@@ -23,6 +23,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from hypergradient_picture import draw
 from torch import Tensor
 
 from fer_nas.artifacts import write_json
@@ -39,7 +40,6 @@ from fer_nas.config import DataConfig
 from fer_nas.data.load import load
 from fer_nas.data.sampling import subset
 from fer_nas.errors import FerNasError
-from fer_nas.report.figure import new_figure, save_figure
 from fer_nas.runtime import generator
 from fer_nas.search.methods import FEATURE_SCALE
 from fer_nas.space.supernet import Supernet
@@ -256,42 +256,6 @@ def table(cases: list[dict[str, Any]]) -> str:
         name, steps, batch = key
         lines.append(f"| {name} | {steps or '–'} | {batch or 'all'} | {' | '.join(cells)} |")
     return "\n".join(lines)
-
-
-def draw(done: list[dict[str, Any]], path: Path) -> None:
-    """Cosines of the whole hypergradient over the steps on φ: columns by λ scale, rows by batch; mean ± deviation."""
-    scales = list(dict.fromkeys(case["scale"] for case in done))
-    names = list(dict.fromkeys(row["method"] for case in done for row in case["rows"]))
-    figure = new_figure(12, 9)
-    figure.set_layout_engine("constrained")
-    for row, batch in enumerate((None, BATCH)):
-        for column, scale in enumerate(scales):
-            axes = figure.add_subplot(2, len(scales), row * len(scales) + column + 1)
-            here = [r for case in done if case["scale"] == scale for r in case["rows"] if r["batch"] == batch]
-            for number, name in enumerate(names):
-                by_steps: dict[int | None, list[float]] = {}
-                for one in (r for r in here if r["method"] == name):
-                    by_steps.setdefault(one["steps"], []).append(one["total"])
-                means = [statistics.fmean(values) for values in by_steps.values()]
-                if None in by_steps:
-                    axes.axhline(means[0], color=f"C{number}", linestyle="--", label=name)
-                elif by_steps:
-                    spreads = [statistics.stdev(v) if len(v) > 1 else 0.0 for v in by_steps.values()]
-                    look = {
-                        "color": f"C{number % 10}",
-                        "linestyle": "-" if number < 10 else "-.",
-                        "marker": "os"[number > 9],
-                    }
-                    axes.errorbar([s for s in by_steps if s], means, spreads, capsize=2, label=name, **look)
-            axes.set_title(
-                f"{'all images' if batch is None else f'batches of {batch}'}, λ scale {scale:g}", fontsize=10
-            )
-            axes.set_ylim(-0.2, 1.02)
-            axes.set_xticks(PHI_STEPS)
-            axes.set_xlabel("steps on φ, or of the adjoint")
-            axes.set_ylabel("cosine to the truth")
-    figure.legend(*figure.axes[0].get_legend_handles_labels(), loc="outside lower center", ncols=6, fontsize=8)
-    save_figure(figure, path)
 
 
 def main() -> None:

@@ -105,7 +105,7 @@ def plain_form(task: CellSearch, state: State) -> tuple[CellSearch, Params]:
     if task.learner is not None:
         response = state.method.respond(arch, arch) if isinstance(state.method, STN) else None
         weights = plain_weights(task.learner, weights, response)
-    plain.learner, plain.fast, plain.replay, plain._weights = None, False, None, None
+    plain.learner, plain.fast, plain.replay = None, False, None
     return plain, {name: w.detach() for name, w in weights.items()}
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from dataclasses import replace
 from math import prod
+from weakref import WeakKeyDictionary
 
 import torch
 from torch import Tensor, nn
@@ -56,7 +57,6 @@ class CellSearch:
         graphs: on a GPU, as CUDA graphs where a pass is the same each time; like the fast form, differentiable once.
         """
         self.supernet, self.learner = supernet, learner
-        self._weights: Params | None = None
         self.space, self.tuned = space, tuned
         drops = tuned is not None and "drop_path" in tuned.names
         if form == "fast" and drops:
@@ -85,9 +85,7 @@ class CellSearch:
 
     def weights(self) -> Params:
         """The parameters by name, those of the best responses among them."""
-        if self._weights is None:  # torch walks through all modules for them, which takes as long as a small pass
-            self._weights = dict((self.learner or self.supernet).named_parameters())
-        return dict(self._weights)
+        return dict(_parameters(self.learner or self.supernet))
 
     def mixtures(self, hyper: Tensor) -> dict[str, Tensor]:
         """What λ stands for: weights of all operations, also where a step samples them."""
@@ -231,6 +229,16 @@ class CellSearch:
         weights, hyper, response = _replicated(weights, hyper, response)
         outputs = self.logits(weights, hyper, batch[0], response)
         return parallel.shared_mean(nn.functional.cross_entropy(outputs, batch[1]), len(batch[0]))
+
+
+_PARAMETERS: WeakKeyDictionary[nn.Module, Params] = WeakKeyDictionary()
+
+
+def _parameters(module: nn.Module) -> Params:
+    """Kept by module: torch walks through all of its parts for them, which takes as long as a small pass."""
+    if module not in _PARAMETERS:
+        _PARAMETERS[module] = dict(module.named_parameters())
+    return _PARAMETERS[module]
 
 
 def _replicated(weights: Params, hyper: Tensor, response: Tensor | None) -> tuple[Params, Tensor, Tensor | None]:
