@@ -21,7 +21,7 @@ from fer_nas.data.load import load, require
 from fer_nas.data.split import DataSet
 from fer_nas.errors import InputError
 from fer_nas.progress import Columns, EpochTable, say
-from fer_nas.runtime import Interrupted, StopFlag, choose_device, enough_memory, require_finite
+from fer_nas.runtime import Interrupted, StopFlag, choose_device, enough_memory, many_steps, require_finite
 
 CHECK_EVERY = 50  # steps between two looks at the loss on a GPU, where each look waits for all work before it
 
@@ -159,6 +159,7 @@ class EpochLoop(ABC):
         epochs = self.settings.epochs
         with (
             enough_memory(),
+            many_steps(),
             StopFlag.watch() as stop,
             EpochTable(self.title, self.columns, epochs, self.steps, self.console) as table,
         ):

@@ -22,6 +22,17 @@ def batch_norm(channels: int, affine: bool) -> nn.BatchNorm2d:
     return SharedBatchNorm(channels, affine=affine, track_running_stats=affine)
 
 
+def window(x_BCHW: Tensor, first: int, step: int) -> Tensor:
+    """Rows and columns from `first` on by `step`.
+
+    A slice's gradient lies in memory in the order in which the slice was made: images in channels-last are sliced as
+    such, since a gradient in channels-first would make the backward before it several times as slow.
+    """
+    if x_BCHW.stride(1) == 1:
+        return x_BCHW.permute(0, 2, 3, 1)[:, first::step, first::step].permute(0, 3, 1, 2)
+    return x_BCHW[:, :, first::step, first::step]
+
+
 class Pointwise(nn.Conv2d):
     """1×1 convolution without bias. In training a stride is taken by slicing first, which computes the same.
 
@@ -35,7 +46,7 @@ class Pointwise(nn.Conv2d):
     def forward(self, x_BCHW: Tensor) -> Tensor:
         if not self.training or self.stride[0] == 1:
             return super().forward(x_BCHW)
-        return nn.functional.conv2d(x_BCHW[:, :, :: self.stride[0], :: self.stride[1]], self.weight)
+        return nn.functional.conv2d(window(x_BCHW, 0, self.stride[0]), self.weight)
 
 
 def relu_conv_bn(c_in: int, c_out: int, kernel: int, stride: int, affine: bool) -> nn.Sequential:
@@ -64,7 +75,7 @@ class DilatedDepthwise(nn.Conv2d):
             return super().forward(x_BCHW)
         padding = self.kernel_size[0] // 2
         if self.stride[0] == 2:
-            return nn.functional.conv2d(x_BCHW[:, :, ::2, ::2], self.weight, padding=padding, groups=self.groups)
+            return nn.functional.conv2d(window(x_BCHW, 0, 2), self.weight, padding=padding, groups=self.groups)
         b, c, h, w = x_BCHW.shape
         even = nn.functional.pad(x_BCHW, (0, w % 2, 0, h % 2)) if h % 2 or w % 2 else x_BCHW
         half_h, half_w = even.shape[2] // 2, even.shape[3] // 2
@@ -120,7 +131,8 @@ class FactorizedReduce(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         x = torch.relu(x)
         # An odd side needs one more row and column behind the shifted view, so that both halves have one size.
-        shifted = nn.functional.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))[:, :, 1:, 1:]
+        padded = nn.functional.pad(x, (0, x.shape[3] % 2, 0, x.shape[2] % 2))
+        shifted = window(padded, 1, 1) if self.training else padded[:, :, 1:, 1:]
         return self.norm(torch.cat([self.even(x), self.odd(shifted)], dim=1))
 
 

@@ -82,9 +82,9 @@ SCALES: dict[str, Scale] = {
     ),
     "cpu": Scale(
         search=("--preset", "cpu"),
-        train=(*_CPU_TRAIN, "--epochs", "40"),
-        parameters=190_000,
-        layers=6,
+        train=(*_CPU_TRAIN, "--epochs", "6"),
+        parameters=60_000,
+        layers=4,
     ),
     "paper": Scale(search=("--preset", "paper"), train=("--preset", "paper"), parameters=3_300_000, layers=20),
 }
