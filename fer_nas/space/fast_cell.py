@@ -42,7 +42,8 @@ class CellPass(CellForward):
 
     # --- backward
 
-    def backward(self, g: Tensor) -> tuple[Tensor, Tensor, Tensor, Weights]:
+    def backward(self, g: Tensor, wanted: tuple[bool, bool]) -> tuple[Tensor, Tensor, Tensor, Weights]:
+        """wanted: whether the gradients of x0 and x1 are; where they are not, zeros come back in their place."""
         if not self.saved:
             raise RuntimeError("the fast form goes backward once: what lay between is freed on the way")
         plan, channels = self.plan, self.plan.channels
@@ -61,7 +62,12 @@ class CellPass(CellForward):
             saved = self.saved.pop()
             assert saved is not None
             self.side_g.clear()
-            dx = self.source_backward(saved, plan.sources[source])
+            inwards = self.with_weights or source >= 2 or wanted[source]
+            if inwards:
+                dx = self.source_backward(saved, plan.sources[source])
+            else:
+                dx = torch.zeros_like(saved.x)
+                self.mixture_backward(saved, plan.sources[source])
             if self.by is not None:
                 dx = self.by.backward(plan.sources[source], dx, self.d_mixture)
             if source >= 2:
@@ -86,6 +92,22 @@ class CellPass(CellForward):
             self.side_g[key] = torch.cat(found, dim=1)
         return self.side_g[key]
 
+    def mixture_backward(self, saved: Saved, source: SourcePlan) -> None:
+        """The mixture's gradient alone, of a source that nothing before it learns from."""
+        if saved.units:
+            self.norms_backward(saved, source)
+        if saved.linear:
+            self.linear_mixture_backward(saved, source)
+        for place, name, _, out, _, _ in saved.plain:
+            self.plain_mixture_backward(source, place, name, out)
+
+    def plain_mixture_backward(self, source: SourcePlan, place: int, name: str, out: Tensor) -> Tensor:
+        """The same of an operation that ran by its module; returns the gradient of its output."""
+        edge, node = source.edges[place]
+        g = self.g[node].view(*self.shape, -1).permute(0, 3, 1, 2)
+        self.d_mixture[edge, self.column[name]] += (g * out.detach()).sum()
+        return g * self.mixture[edge, self.column[name]]
+
     def source_backward(self, saved: Saved, source: SourcePlan) -> Tensor:
         self.d_relu = torch.zeros_like(saved.relu)
         self.d_dilated: Tensor | None = None
@@ -101,17 +123,14 @@ class CellPass(CellForward):
         if saved.linear:
             self.linear_backward(saved, source, dx)
         for place, name, leaf, out, leaves, inside in saved.plain:
-            edge, node = source.edges[place]
-            g = self.g[node].view(*self.shape, -1).permute(0, 3, 1, 2)
-            self.d_mixture[edge, self.column[name]] += (g * out.detach()).sum()
-            wanted = [leaf, *(inside if self.with_weights else [])]
-            grads = torch.autograd.grad(out, wanted, g * self.mixture[edge, self.column[name]])
+            g = self.plain_mixture_backward(source, place, name, out)
+            grads = torch.autograd.grad(out, [leaf, *(inside if self.with_weights else [])], g)
             dx.add_(grads[0].permute(0, 2, 3, 1))
             self.d_weights.update(zip(leaves, grads[1:], strict=False))
         return dx
 
-    def units_backward(self, saved: Saved, source: SourcePlan) -> None:
-        """Through the norms and the mixture of all units, then through each of them; separable ones go on inwards."""
+    def norms_backward(self, saved: Saved, source: SourcePlan) -> tuple[Tensor, Tensor]:
+        """Through the norms and the mixture of all units: what `norms.combined` needs of them, B and c by column."""
         norm, channels = layout.some(saved.norm), self.plan.channels
         entries, nodes = self.jobs(saved.units, source)
         slope, by_y, constant = norm.measured_backward(
@@ -120,6 +139,12 @@ class CellPass(CellForward):
             lambda: self.total.index_select(0, places(tuple(nodes), norm.row.device)).view(-1),
         )
         self.d_mixture.view(-1).index_add_(0, entries, slope.view(-1, channels).sum(1))
+        return by_y, constant
+
+    def units_backward(self, saved: Saved, source: SourcePlan) -> None:
+        """Through norms and mixture, then through each unit; separable convolutions go on inwards."""
+        by_y, constant = self.norms_backward(saved, source)
+        norm = layout.some(saved.norm)
         inner: list[Tensor] = []
         start = 0
         for unit in saved.units:
@@ -198,17 +223,23 @@ class CellPass(CellForward):
         if self.with_weights:
             self.d_weights[edge_weight(source.edges[unit.places[0]][0], unit.operation, "1.weight")] = dw
 
-    def linear_backward(self, saved: Saved, source: SourcePlan, dx: Tensor) -> None:
-        values, mix = layout.some(saved.linear_values), layout.some(saved.linear_mix)
-        first, names = source.edges[0][1], saved.linear
+    def linear_mixture_backward(self, saved: Saved, source: SourcePlan) -> Tensor:
+        """The mixture's gradient by what was added as it is; returns the gradients of the source's nodes, (E, M·C)."""
+        values, names = layout.some(saved.linear_values), saved.linear
+        first = source.edges[0][1]
         g = self.g[first : first + len(source.edges)].view(len(source.edges), -1)
         d_mix = torch.mm(g, values.view(len(names), -1).t())
-        d_values = torch.mm(mix.t(), g).view_as(values)
         ran = [(place, column) for column, name in enumerate(names) for place in source.active[name]]
         entries = tuple(self.entry(source.edges[place][0], names[column]) for place, column in ran)
         taken = tuple(place * len(names) + column for place, column in ran)
         values_of = d_mix.view(-1).index_select(0, places(taken, d_mix.device))
         self.d_mixture.view(-1).index_add_(0, places(entries, d_mix.device), values_of)
+        return g
+
+    def linear_backward(self, saved: Saved, source: SourcePlan, dx: Tensor) -> None:
+        values, mix, names = layout.some(saved.linear_values), layout.some(saved.linear_mix), saved.linear
+        g = self.linear_mixture_backward(saved, source)
+        d_values = torch.mm(mix.t(), g).view_as(values)
         for column, name in enumerate(names):
             if name in SKIPS:
                 dx.add_(d_values[column].view_as(dx))
@@ -241,5 +272,5 @@ class FastCell(torch.autograd.Function):
     @once_differentiable
     def backward(ctx: Any, g: Tensor) -> tuple[Tensor | None, ...]:
         cell: CellPass = ctx.cell
-        d0, d1, d_mixture, d_weights = cell.backward(g)
+        d0, d1, d_mixture, d_weights = cell.backward(g, ctx.needs_input_grad[2:4])
         return None, None, d0, d1, d_mixture, *(d_weights.get(name) for name in cell.plan.names)

@@ -79,10 +79,15 @@ def depthwise_backward(
     if layout.on_gpu(g):
         dx, dw = _depthwise_backward_on_gpu(g, x, weight, stride, with_weight)
         return nhwc(dx), dw
-    dx, dw, _ = conv_backward(g, x, weight, stride, padding, groups, [True, with_weight and split is None, False])
-    if split is not None:
-        dw = split(g, x, weight)
-    return nhwc(dx), dw if with_weight else None
+    dw = None if split is None else split(g, x, weight)
+    here = with_weight and split is None
+    if stride == 1:  # a convolution with the kernel turned around: oneDNN takes 0.6 to 0.9 of its backward's time for it
+        dx = F.conv2d(g, weight.flip(2, 3), padding=padding, groups=groups)
+        if here:
+            dw = conv_backward(g, x, weight, stride, padding, groups, [False, True, False])[1]
+        return nhwc(dx), dw
+    dx, plain_dw, _ = conv_backward(g, x, weight, stride, padding, groups, [True, here, False])
+    return nhwc(dx), plain_dw if here else dw
 
 
 def _depthwise_backward_on_gpu(
@@ -132,16 +137,27 @@ def _strided_weight_gradient(g: Tensor, x: Tensor, weight: Tensor) -> Tensor:
 
 
 def _wide_weight_gradient(g: Tensor, x: Tensor, weight: Tensor) -> Tensor:
-    """Of a 5×5 kernel as two of 5×3, with the picture and g moved against each other. (With two columns of padding x
-    could stay as it is, which is two to five times as slow.)"""
+    """Of a 5×5 kernel as two of 5×3, with the picture and g moved against each other by a column. (With two columns of
+    padding x could stay as it is, which is two to five times as slow.)"""
     narrow = weight[..., 1:4].contiguous()
     dw = torch.empty_like(weight)
-    for left, right, first in ((1, 0, 0), (0, 1, 2)):
-        wide_x = F.pad(x, (left, right)).contiguous(memory_format=torch.channels_last)
-        wide_g = F.pad(g, (right, left)).contiguous(memory_format=torch.channels_last)
+    (x_left, x_right), (g_left, g_right) = _between_columns(x), _between_columns(g)
+    for wide_x, wide_g, first in ((x_right, g_left, 0), (x_left, g_right, 2)):
         part = conv_backward(wide_g, wide_x, narrow, 1, (2, 1), weight.shape[0], [False, True, False])[1]
         dw[..., first : first + 3] = part
     return dw
+
+
+def _between_columns(x: Tensor) -> tuple[Tensor, Tensor]:
+    """A picture with a column of zeros behind it and the same with one before it, (N, C, H, W + 1): the same memory,
+    one pixel apart."""
+    n, c, h, w = x.shape
+    memory = x.new_empty(n * h * (w + 1) + 1, c)
+    left = memory[1:].view(n, h, w + 1, c)
+    memory[0] = 0
+    left[:, :, w] = 0
+    left[:, :, :w] = x.permute(0, 2, 3, 1)
+    return nchw(left), nchw(memory[:-1].view(n, h, w + 1, c))
 
 
 # --- 1×1 convolutions ------------------------------------------------------------------------------------------------
