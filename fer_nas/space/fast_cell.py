@@ -109,16 +109,16 @@ class CellPass(CellForward):
         return g * self.mixture[edge, self.column[name]]
 
     def source_backward(self, saved: Saved, source: SourcePlan) -> Tensor:
-        self.d_relu = torch.zeros_like(saved.relu)
+        self.d_relu: Tensor | None = None
         self.d_dilated: Tensor | None = None
         if saved.units:
             self.units_backward(saved, source)
         if self.d_dilated is not None:
             if source.stride == 1:
-                self.d_relu.add_(layout.from_parities(self.d_dilated, *saved.relu.shape[1:3]))
+                self.to_relu(layout.from_parities(self.d_dilated, *saved.relu.shape[1:3]))
             else:
-                self.d_relu[:, ::2, ::2].add_(self.d_dilated)
-        dx = torch.ops.aten.threshold_backward(self.d_relu, saved.relu, 0)
+                self.of_relu(saved)[:, ::2, ::2].add_(self.d_dilated)
+        dx = torch.ops.aten.threshold_backward(self.of_relu(saved), saved.relu, 0)
         del self.d_relu, self.d_dilated
         if saved.linear:
             self.linear_backward(saved, source, dx)
@@ -128,6 +128,16 @@ class CellPass(CellForward):
             dx.add_(grads[0].permute(0, 2, 3, 1))
             self.d_weights.update(zip(leaves, grads[1:], strict=False))
         return dx
+
+    def to_relu(self, step: Tensor) -> None:
+        """Add to the gradient of ReLU(x), which takes the memory of the first step, (N, H, W, C)."""
+        self.d_relu = step.contiguous() if self.d_relu is None else self.d_relu.add_(step)
+
+    def of_relu(self, saved: Saved) -> Tensor:
+        """That gradient, zeros before the first step."""
+        if self.d_relu is None:
+            self.d_relu = torch.zeros_like(saved.relu)
+        return self.d_relu
 
     def norms_backward(self, saved: Saved, source: SourcePlan) -> tuple[Tensor, Tensor]:
         """Through the norms and the mixture of all units: what `norms.combined` needs of them, B and c by column."""
@@ -156,7 +166,7 @@ class CellPass(CellForward):
             if isinstance(unit, Dense):
                 self.dense_backward(unit, source, saved, g)
             elif isinstance(unit, Pointwise):
-                self.pointwise_backward(unit, source, g)
+                self.pointwise_backward(unit, source, saved, g)
             else:
                 dx = self.depthwise_backward(unit, source, g)
                 if unit.operation in SEPARABLE:
@@ -178,7 +188,7 @@ class CellPass(CellForward):
             step = norms.combined(g, layout.some(unit.y), norm.row[part], by_y[part], constant[part])
             unit.y = None
             dx = self.depthwise_backward(unit, source, step)
-            self.d_relu.add_(layout.sum_channels(dx, len(unit.places)))
+            self.to_relu(layout.sum_channels(dx, len(unit.places)))
 
     def depthwise_backward(self, unit: Depthwise, source: SourcePlan, g: Tensor) -> Tensor:
         channels = self.plan.channels
@@ -198,7 +208,7 @@ class CellPass(CellForward):
                 self.d_weights[edge_weight(edge, unit.operation, unit.leaves[0])] = part
         return dx
 
-    def pointwise_backward(self, unit: Pointwise, source: SourcePlan, g: Tensor) -> None:
+    def pointwise_backward(self, unit: Pointwise, source: SourcePlan, saved: Saved, g: Tensor) -> None:
         edge = source.edges[unit.places[0]][0]
         leaves = ["1.weight"] if len(unit.inputs) == 1 else ["even.weight", "odd.weight"]
         start = 0
@@ -209,9 +219,9 @@ class CellPass(CellForward):
                 self.d_weights[edge_weight(edge, unit.operation, leaf)] = torch.mm(own.t(), d)[:, :, None, None]
             picture = torch.mm(own, point).view(*self.shape, -1)
             if source.stride == 1:
-                self.d_relu.add_(picture)
+                self.to_relu(picture)
             else:
-                view = self.d_relu[:, i::2, i::2]
+                view = self.of_relu(saved)[:, i::2, i::2]
                 view.add_(picture[:, : view.shape[1], : view.shape[2]])
 
     def dense_backward(self, unit: Dense, source: SourcePlan, saved: Saved, g: Tensor) -> None:
@@ -219,7 +229,7 @@ class CellPass(CellForward):
             layout.nchw(g.view(*self.shape, -1)), layout.nchw(saved.relu), unit.weight, source.stride, (1, 1), 1,
             [True, self.with_weights, False],
         )  # fmt: skip
-        self.d_relu.add_(dx.permute(0, 2, 3, 1))
+        self.to_relu(dx.permute(0, 2, 3, 1))
         if self.with_weights:
             self.d_weights[edge_weight(source.edges[unit.places[0]][0], unit.operation, "1.weight")] = dw
 

@@ -165,6 +165,7 @@ class CellForward:
         fitting = max(1, CHUNK_BYTES // (self.pixels * channels * x.element_size()))
         together = len(source.edges) if layout.on_gpu(x) else fitting
         dilated: Tensor | None = None
+        self.side_x: dict[tuple[int, int], Tensor] = {}
         for name in (*SEPARABLE, *DILATED):
             for chunk in _chunks(source.active.get(name, ()), together):
                 stride, picture, parity = source.stride, x, False
@@ -175,6 +176,7 @@ class CellForward:
                     picture = dilated
                 unit = self.depthwise_unit(source, name, ("1.weight", "2.weight"), chunk, stride, picture, parity)
                 (saved.units if name in DILATED else saved.first).append(unit)
+        del self.side_x
         if saved.first:
             ys = [layout.some(unit.y) for unit in saved.first]
             saved.first_norm = norm = norms.Norm.measured(ys, self.pixels)
@@ -197,13 +199,20 @@ class CellForward:
         points = [self.weights[edge_weight(edge, name, leaves[1])].view(channels, channels) for edge in edges]
         kernel = kernels[0] if len(chunk) == 1 else torch.cat(kernels)
         if x.shape[3] != kernel.shape[0]:
-            x = layout.repeat_channels(x, len(chunk))
+            x = self.beside(x, len(chunk))
         d = convs.depthwise(x, kernel, stride)
         if parity and self.odd:
             d.mul_(self.parity_mask(d))
         d = layout.matrix(d)
         y = convs.products(d, points)
         return Depthwise(name, leaves, chunk, stride, x, kernel, points, parity, d if self.with_weights else None, y)
+
+    def beside(self, x: Tensor, times: int) -> Tensor:
+        """x for several edges side by side, the same memory for both sizes of kernels."""
+        key = (x.data_ptr(), times)
+        if key not in self.side_x:
+            self.side_x[key] = layout.repeat_channels(x, times)
+        return self.side_x[key]
 
     def parity_mask(self, like: Tensor) -> Tensor:
         """One where a pixel of the parities is a pixel of the picture, (4·N, h, w, 1)."""
