@@ -26,7 +26,7 @@ from fer_nas.config import SearchConfig
 from fer_nas.data.split import DataSet, Split
 from fer_nas.errors import FerNasError, InputError
 from fer_nas.progress import say
-from fer_nas.runtime import choose_device, describe_device, enough_memory, generator, peak_memory_mib
+from fer_nas.runtime import choose_device, describe_device, enough_memory, generator, many_steps, peak_memory_mib
 from fer_nas.search.methods import METHODS
 from fer_nas.search.run import Search
 from fer_nas.settings import override
@@ -141,7 +141,7 @@ def run(options: BenchOptions, notes: Console, keep: Keep = lambda record: None)
     if options.threads:
         torch.set_num_threads(options.threads)
     try:
-        with enough_memory():
+        with enough_memory(), many_steps():
             return _measure(options, device, notes, keep)
     finally:
         torch.set_num_threads(before)

@@ -56,6 +56,13 @@ def compare(net: Supernet, space: SearchSpace, size: int, images: int = 2) -> No
             assert found.shape == expected.shape
             # Where BatchNorm hides a scale the exact gradient is zero, and both forms give rounding.
             assert difference(found, expected) < TOLERANCE or max(found.abs().max(), expected.abs().max()) < 1e-12, name
+    # Of λ alone, as in its step: nothing then goes back to the stem.
+    still = {name: w.detach() for name, w in weights.items()}
+    alone = torch.autograd.grad(fast_logits(net, still, mixtures, x), list(mixtures.values()), g, allow_unused=True)
+    for name, found in zip(mixtures, alone, strict=True):
+        expected = slopes[0][list(inputs).index(name)]
+        assert (expected is None) == (found is None), name
+        assert expected is None or found is None or difference(found, expected) < TOLERANCE, name
 
 
 FULL = ("darts", "auto-fernet", "fer")
