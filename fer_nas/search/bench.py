@@ -182,12 +182,13 @@ def _measure(options: BenchOptions, device: torch.device, notes: Console, keep: 
             keep(record())
     times |= {key: [] for key in entries}
     order = list(entries)
-    for turn in range(options.steps):
-        say(notes, f"turn {turn + 1} of {options.steps}")
-        for place in range(len(order)):  # another one begins each turn, so that none always follows the same
-            key = order[(place + turn) % len(order)]
-            times[key].append(entries[key].step())
-        keep(record())
+    with many_steps():  # once more, for the searches that were made since
+        for turn in range(options.steps):
+            say(notes, f"turn {turn + 1} of {options.steps}")
+            for place in range(len(order)):  # another one begins each turn, so that none always follows the same
+                key = order[(place + turn) % len(order)]
+                times[key].append(entries[key].step())
+            keep(record())
     return record()
 
 
@@ -277,7 +278,7 @@ def table(record: dict[str, Any]) -> Table:
     options = record["options"]
     title = (
         f"batch {options['batch_size']}, {options['image_size']}×{options['image_size']}, C={options['channels']}, "
-        f"{options['layers']} cells, space {options['space']}; {record['device']}; median [least, largest] of "
+        f"{options['layers']} cells, space {options['space']}; {record['device']}; median \\[least, largest] of "
         f"n = {options['steps']}; ratio: {options['forms'][0]}'s time to the row's"
     )
     made = Table("method", "form", "images/s", "step, s", "CPU, s", "ratio", "CPU ratio", "peak, MiB", title=title)

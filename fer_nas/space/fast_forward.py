@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -29,11 +30,20 @@ from fer_nas.space.fast_plan import (
     places,
 )
 
+AnyUnit = TypeVar("AnyUnit", Depthwise, Pointwise, Dense)
+
 CHUNK_BYTES = 2**20  # edges go side by side up to this size of their outputs, on a CPU; on a GPU all of a source do
 
 
 def _chunks(ends: Sequence[int], size: int) -> list[tuple[int, ...]]:
     return [tuple(ends[i : i + size]) for i in range(0, len(ends), size)]
+
+
+def sums(units: Sequence[Unit]) -> list[Tensor] | None:
+    """Those of all units, where they were taken."""
+    if units[0].sums is None:
+        return None
+    return [layout.some(unit.sums) for unit in units]
 
 
 class CellForward:
@@ -56,6 +66,7 @@ class CellForward:
         plan = self.plan
         self.with_weights = with_weights
         self.acc = x0.new_zeros(plan.nodes, self.pixels, plan.channels)
+        self.scratch = x0.new_empty(0)
         self.parity_acc: Tensor | None = None
         self.bias = x0.new_zeros(plan.nodes, plan.channels)
         states = [x0, x1]
@@ -69,7 +80,7 @@ class CellForward:
             if keep:
                 self.saved.append(saved)
         states.append(self.finish_node(plan.nodes - 1))
-        del self.acc, self.parity_acc, self.bias
+        del self.acc, self.parity_acc, self.bias, self.scratch
         return torch.cat(states[2:], dim=3)
 
     def finish_node(self, node: int) -> Tensor:
@@ -105,7 +116,7 @@ class CellForward:
         coefficient = self.mixture.reshape(-1).index_select(0, entries)
         channels, job = self.plan.channels, 0
         saved.norm = norm = norms.Norm.measured(
-            [layout.some(unit.y) for unit in saved.units], self.pixels, coefficient, channels
+            [layout.some(unit.y) for unit in saved.units], self.pixels, coefficient, channels, sums(saved.units)
         )
         rows = norm.row.view(-1, 1, channels)
         for unit in saved.units:
@@ -179,7 +190,7 @@ class CellForward:
         del self.side_x
         if saved.first:
             ys = [layout.some(unit.y) for unit in saved.first]
-            saved.first_norm = norm = norms.Norm.measured(ys, self.pixels)
+            saved.first_norm = norm = norms.Norm.measured(ys, self.pixels, sums=sums(saved.first))
             start = 0
             for unit, y in zip(saved.first, ys, strict=True):
                 part = slice(start, start + y.shape[1])
@@ -205,7 +216,17 @@ class CellForward:
             d.mul_(self.parity_mask(d))
         d = layout.matrix(d)
         y = convs.products(d, points)
-        return Depthwise(name, leaves, chunk, stride, x, kernel, points, parity, d if self.with_weights else None, y)
+        kept = d if self.with_weights else None
+        return self.summed(Depthwise(name, leaves, chunk, stride, x, kernel, points, parity, kept, y))
+
+    def summed(self, unit: AnyUnit) -> AnyUnit:
+        """With the sums that its norm needs; on a GPU the norm takes them of all units at once."""
+        y = layout.some(unit.y)
+        if not norms.fused(y):
+            if self.scratch.numel() < y.numel():
+                self.scratch = torch.empty_like(y).view(-1)
+            unit.sums = norms.sums_of(y, self.scratch[: y.numel()].view_as(y))
+        return unit
 
     def beside(self, x: Tensor, times: int) -> Tensor:
         """x for several edges side by side, the same memory for both sizes of kernels."""
@@ -237,13 +258,13 @@ class CellForward:
                 for d, point in zip(inputs, points, strict=True):
                     torch.mm(d, point.t(), out=y[:, start : start + len(point)])
                     start += len(point)
-                saved.units.append(Pointwise(name, (place,), inputs, [points], y))
+                saved.units.append(self.summed(Pointwise(name, (place,), inputs, [points], y)))
 
     def dense(self, saved: Saved, source: SourcePlan) -> None:
         for place in source.active.get("conv_3x3", ()):
             weight = self.weights[edge_weight(source.edges[place][0], "conv_3x3", "1.weight")]
             out = F.conv2d(layout.nchw(saved.relu), weight, stride=source.stride, padding=1)
-            saved.units.append(Dense("conv_3x3", (place,), weight, layout.matrix(layout.nhwc(out))))
+            saved.units.append(self.summed(Dense("conv_3x3", (place,), weight, layout.matrix(layout.nhwc(out)))))
 
     def plain(self, saved: Saved, source: SourcePlan) -> None:
         """Operations without a fast form run by their module, recorded for autograd."""

@@ -52,24 +52,26 @@ class Norm:
         return cls(mean, scale, row, -mean * row, pixels)
 
     @classmethod
-    def measured(cls, ys: list[Tensor], pixels: int, coefficient: Tensor | None = None, channels: int = 1) -> Norm:
+    def measured(
+        cls,
+        ys: list[Tensor],
+        pixels: int,
+        coefficient: Tensor | None = None,
+        channels: int = 1,
+        sums: list[Tensor] | None = None,
+    ) -> Norm:
         """Of the columns of `ys` side by side; coefficient: one for each `channels` columns, 1 where not given.
 
-        Some of `ys` may have rows of zeros beyond the pixels.
+        Some of `ys` may have rows of zeros beyond the pixels. sums: of each of `ys`, by `sums_of`, where they are known.
         """
         if fused(ys[0]):
             parts = gpu_kernels.sum_parts([(y, y) for y in ys])
             mean, scale, row, bias = gpu_kernels.norm(parts, coefficient, channels, pixels, EPS)
             return cls(mean, scale, row, bias, pixels)
-        columns = sum(y.shape[1] for y in ys)
-        total, squares = ys[0].new_empty(2, columns)
-        scratch = torch.empty_like(max(ys, key=Tensor.numel))
-        start = 0
-        for y in ys:
-            part = slice(start, start + y.shape[1])
-            add_squares(y, total[part], squares[part], scratch.view(-1)[: y.numel()])
-            start = part.stop
-        by_column = total.new_ones(columns) if coefficient is None else coefficient.repeat_interleave(channels)
+        if sums is None:
+            sums = [sums_of(y, torch.empty_like(y)) for y in ys]
+        total, squares = sums[0] if len(sums) == 1 else torch.cat(sums, 1)
+        by_column = torch.ones_like(total) if coefficient is None else coefficient.repeat_interleave(channels)
         return cls.of(total, squares, by_column, pixels)
 
     def measured_backward(
@@ -102,10 +104,12 @@ class Norm:
         return slope, by_y, constant
 
 
-def add_squares(y_MC: Tensor, total: Tensor, squares: Tensor, scratch: Tensor) -> None:
-    """Column sums of y and of its squares."""
-    torch.sum(y_MC, 0, out=total)
-    torch.sum(torch.mul(y_MC, y_MC, out=scratch.view_as(y_MC)), 0, out=squares)
+def sums_of(y_MC: Tensor, scratch: Tensor) -> Tensor:
+    """Column sums of y and of its squares, (2, C). On a CPU best while y is still in its cache."""
+    sums = y_MC.new_empty(2, y_MC.shape[1])
+    torch.sum(y_MC, 0, out=sums[0])
+    torch.sum(torch.mul(y_MC, y_MC, out=scratch), 0, out=sums[1])
+    return sums
 
 
 def scaled(y_MC: Tensor, row: Tensor, bias: Tensor, relu: bool = False, out: Tensor | None = None) -> Tensor:
