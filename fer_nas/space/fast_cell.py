@@ -156,6 +156,7 @@ class CellPass(CellForward):
         by_y, constant = self.norms_backward(saved, source)
         norm = layout.some(saved.norm)
         inner: list[Tensor] = []
+        sums: list[Tensor] = []
         start = 0
         for unit in saved.units:
             y = layout.some(unit.y)
@@ -171,16 +172,21 @@ class CellPass(CellForward):
                 dx = self.depthwise_backward(unit, source, g)
                 if unit.operation in SEPARABLE:
                     inner.append(layout.matrix(torch.ops.aten.threshold_backward(dx, unit.x, 0)))
+                    if not norms.fused(y):
+                        sums.append(norms.sums_with(inner[-1], layout.some(saved.first[len(sums)].y)))
                 else:
                     dx = layout.sum_channels(dx, len(unit.places))
                     self.d_dilated = dx if self.d_dilated is None else self.d_dilated.add_(dx)
         if inner:
-            self.inner_backward(saved, source, inner)
+            self.inner_backward(saved, source, inner, sums or None)
 
-    def inner_backward(self, saved: Saved, source: SourcePlan, gradients: list[Tensor]) -> None:
-        """First stages of the separable convolutions, from the gradients behind their norms."""
+    def inner_backward(
+        self, saved: Saved, source: SourcePlan, gradients: list[Tensor], sums: list[Tensor] | None
+    ) -> None:
+        """First stages of the separable convolutions, from the gradients behind their norms; `sums` as their norm
+        takes them."""
         norm = layout.some(saved.first_norm)
-        _, by_y, constant = norm.measured_backward(gradients, [layout.some(unit.y) for unit in saved.first])
+        _, by_y, constant = norm.measured_backward(gradients, [layout.some(unit.y) for unit in saved.first], sums=sums)
         start = 0
         for unit, g in zip(saved.first, gradients, strict=True):
             part = slice(start, start + g.shape[1])

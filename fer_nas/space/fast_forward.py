@@ -225,7 +225,7 @@ class CellForward:
         if not norms.fused(y):
             if self.scratch.numel() < y.numel():
                 self.scratch = torch.empty_like(y).view(-1)
-            unit.sums = norms.sums_of(y, self.scratch[: y.numel()].view_as(y))
+            unit.sums = norms.sums_with(y, y, self.scratch[: y.numel()].view_as(y))
         return unit
 
     def beside(self, x: Tensor, times: int) -> Tensor:

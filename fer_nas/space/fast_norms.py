@@ -62,36 +62,43 @@ class Norm:
     ) -> Norm:
         """Of the columns of `ys` side by side; coefficient: one for each `channels` columns, 1 where not given.
 
-        Some of `ys` may have rows of zeros beyond the pixels. sums: of each of `ys`, by `sums_of`, where they are known.
+        Some of `ys` may have rows of zeros beyond the pixels. sums: of each of `ys`, by `sums_with`, where they are
+        known.
         """
         if fused(ys[0]):
             parts = gpu_kernels.sum_parts([(y, y) for y in ys])
             mean, scale, row, bias = gpu_kernels.norm(parts, coefficient, channels, pixels, EPS)
             return cls(mean, scale, row, bias, pixels)
         if sums is None:
-            sums = [sums_of(y, torch.empty_like(y)) for y in ys]
+            sums = [sums_with(y, y) for y in ys]
         total, squares = sums[0] if len(sums) == 1 else torch.cat(sums, 1)
         by_column = torch.ones_like(total) if coefficient is None else coefficient.repeat_interleave(channels)
         return cls.of(total, squares, by_column, pixels)
 
     def measured_backward(
-        self, gs: Iterable[Tensor], ys: list[Tensor], total: Callable[[], Tensor] | None = None
+        self,
+        gs: Iterable[Tensor],
+        ys: list[Tensor],
+        total: Callable[[], Tensor] | None = None,
+        sums: list[Tensor] | None = None,
     ) -> tuple[Tensor, Tensor, Tensor]:
-        """`backward` from the gradients of outputs as in `measured`. total: their column sums, where they are known."""
+        """`backward` from the gradients of outputs as in `measured`. total: their column sums, where they are known;
+        sums: of each of them, by `sums_with`, where those are."""
         if fused(ys[0]):
             parts = gpu_kernels.sum_parts(list(zip(gs, ys, strict=True)))
             slope, by_y, constant = gpu_kernels.norm_backward(parts, self.mean, self.scale, self.row, self.pixels)
             return slope, by_y, constant
-        cross, sums = torch.empty_like(self.row), torch.empty_like(self.row) if total is None else total()
-        scratch = torch.empty_like(max(ys, key=Tensor.numel)).view(-1)
+        if sums is not None:
+            return self.backward(*torch.cat(sums, 1))
+        if total is None:
+            return self.backward(*torch.cat([sums_with(g, y) for g, y in zip(gs, ys, strict=True)], 1))
+        cross, scratch = torch.empty_like(self.row), torch.empty_like(max(ys, key=Tensor.numel)).view(-1)
         start = 0
         for g, y in zip(gs, ys, strict=True):
             part = slice(start, start + y.shape[1])
-            if total is None:
-                torch.sum(g, 0, out=sums[part])
             torch.sum(torch.mul(g, y, out=scratch[: y.numel()].view_as(y)), 0, out=cross[part])
             start = part.stop
-        return self.backward(sums, cross)
+        return self.backward(total(), cross)
 
     def backward(self, total: Tensor, cross: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """total: column sums of g, the gradient of out; cross: column sums of g·y.
@@ -104,11 +111,12 @@ class Norm:
         return slope, by_y, constant
 
 
-def sums_of(y_MC: Tensor, scratch: Tensor) -> Tensor:
-    """Column sums of y and of its squares, (2, C). On a CPU best while y is still in its cache."""
-    sums = y_MC.new_empty(2, y_MC.shape[1])
-    torch.sum(y_MC, 0, out=sums[0])
-    torch.sum(torch.mul(y_MC, y_MC, out=scratch), 0, out=sums[1])
+def sums_with(x_MC: Tensor, y_MC: Tensor, scratch: Tensor | None = None) -> Tensor:
+    """Column sums of x and of x·y, (2, C); with itself its sum and sum of squares. On a CPU best while x is still in
+    its cache."""
+    sums = x_MC.new_empty(2, x_MC.shape[1])
+    torch.sum(x_MC, 0, out=sums[0])
+    torch.sum(torch.mul(x_MC, y_MC, out=scratch), 0, out=sums[1])
     return sums
 
 
