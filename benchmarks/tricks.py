@@ -8,6 +8,7 @@ Times are CPU seconds of a darts-1st step, one thread; the ratio is without / wi
 from __future__ import annotations
 
 import argparse
+import gc
 import statistics
 import time
 from collections.abc import Callable, Iterator
@@ -18,10 +19,12 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fer_nas.runtime import many_steps
 from fer_nas.search.bench import BenchOptions, Contestant
 from fer_nas.space import fast_convs as convs
 from fer_nas.space import fast_forward
 from fer_nas.space import fast_layout as layout
+from fer_nas.space.fast_cell import CellPass
 
 
 def avg_pool(x: Tensor, stride: int) -> Tensor:
@@ -48,12 +51,35 @@ def products(d: Tensor, points: list[Tensor]) -> Tensor:
     return torch.cat([d[:, i * width : (i + 1) * width] @ point.t() for i, point in enumerate(points)], dim=1)
 
 
+def depthwise_backward(
+    g: Tensor, x: Tensor, weight: Tensor, stride: int, with_weight: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The input's gradient by oneDNN's backward."""
+    nchw, split = layout.nchw, convs._split_weight_gradient(layout.nchw(x), weight.shape[-1], stride)
+    here = with_weight and split is None
+    padding = (weight.shape[-1] // 2,) * 2
+    dx, dw, _ = convs.conv_backward(nchw(g), nchw(x), weight, stride, padding, len(weight), [True, here, False])
+    if with_weight and split is not None:
+        dw = split(nchw(g), nchw(x), weight)
+    return layout.nhwc(dx), dw if with_weight else None
+
+
+_backward = CellPass.backward
+
+
+def backward_everywhere(self: CellPass, g: Tensor, wanted: tuple[bool, bool]) -> Any:
+    return _backward(self, g, (True, True))
+
+
 TRICKS: dict[str, tuple[Any, dict[str, Any]]] = {
     "edges of a source side by side, to 1 MiB": (fast_forward, {"CHUNK_BYTES": 1}),
     "average pool as a depthwise convolution": (convs, {"avg_pool": avg_pool, "avg_pool_backward": avg_pool_backward}),
     "5×5 weight gradient as two of 5×3": (convs, {"_wide_weight_gradient": wide_weight_gradient}),
     "5×5 weight gradient with stride 2 as four without": (convs, {"_strided_weight_gradient": strided_weight_gradient}),
     "1×1 convolutions into one buffer": (convs, {"products": products}),
+    "input gradients as convolutions": (convs, {"depthwise_backward": depthwise_backward}),
+    "nothing back to the stem in the λ step": (CellPass, {"backward": backward_everywhere}),
+    "oneDNN's matrix products": (torch.backends.mkldnn.matmul, {"fp32_precision": "none"}),  # type: ignore[attr-defined]
 }
 """Trick → (module, what stands there without it)."""
 
@@ -107,26 +133,41 @@ def main() -> None:
         batch_size=wish.batch_size, channels=wish.channels, layers=wish.layers, device="cpu", threads=1
     )
     made = {form: Contestant(options, "darts-1st", form) for form in ("plain", "channels-last", "fast")}
-    fast = made["fast"]
-    times: dict[str, list[float]] = {name: [] for name in (*made, *TRICKS, "λ alone", "λ and unread gradients")}
-    for turn in range(wish.turns + 1):
-        row = {form: contestant.step()[1] for form, contestant in made.items()}
-        for name, (where, others) in TRICKS.items():
-            with without(where, others):
-                row[name] = fast.step()[1]
-        row["λ alone"], row["λ and unread gradients"] = (
-            timed(make(fast)) for make in (arch_step, with_weight_gradients)
-        )
-        for name, seconds in row.items() if turn else ():
-            times[name].append(seconds)
+    with many_steps():
+        times = take_turns(made, wish.turns)
     print(f"batch {wish.batch_size}, 32×32, C={wish.channels}, {wish.layers} cells, n = {wish.turns}")
     for name in made:
         print(
             f"{name}: {statistics.median(times[name]):.3f} s; {ratio(times[name], times['fast'])} times the fast form's"
         )
-    for name in TRICKS:
+    for name in (*TRICKS, COLLECTOR):
         print(f"without {name}: {ratio(times[name], times['fast'])}")
     print(f"λ step with weights' gradients: {ratio(times['λ and unread gradients'], times['λ alone'])}")
+
+
+COLLECTOR = "keeping Python's collector from what was there before"
+
+
+def take_turns(made: dict[str, Contestant], turns: int) -> dict[str, list[float]]:
+    """CPU seconds by name; what the first turn gives is left out."""
+    fast = made["fast"]
+    times: dict[str, list[float]] = {
+        name: [] for name in (*made, *TRICKS, COLLECTOR, "λ alone", "λ and unread gradients")
+    }
+    for turn in range(turns + 1):
+        row = {form: contestant.step()[1] for form, contestant in made.items()}
+        for name, (where, others) in TRICKS.items():
+            with without(where, others):
+                row[name] = fast.step()[1]
+        gc.unfreeze()
+        row[COLLECTOR] = fast.step()[1]
+        gc.freeze()
+        row["λ alone"], row["λ and unread gradients"] = (
+            timed(make(fast)) for make in (arch_step, with_weight_gradients)
+        )
+        for name, seconds in row.items() if turn else ():
+            times[name].append(seconds)
+    return times
 
 
 def timed(work: Callable[[], None]) -> float:
