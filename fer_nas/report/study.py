@@ -18,14 +18,16 @@ PANELS = (
 
 
 def draw_study(found: dict[str, Any], path: Path) -> None:
-    """found: study.json's value. A line a search, a point a seed, a bar the mean."""
+    """found: study.json's value. A line a search, a point a seed, a bar the mean; figures that no search has are left
+    out."""
     rows = found["rows"][::-1]
-    figure = new_figure(12, 1.2 + 0.36 * len(rows))
+    panels = [panel for panel in PANELS if any(seed.get(panel[0]) is not None for row in rows for seed in row["seeds"])]
+    figure = new_figure(4 * len(panels), 1.2 + 0.36 * len(rows))
     figure.set_layout_engine("constrained")
-    for place, (name, scale, heading) in enumerate(PANELS, 1):
-        axes = figure.add_subplot(1, len(PANELS), place)
+    for place, (name, scale, heading) in enumerate(panels, 1):
+        axes = figure.add_subplot(1, len(panels), place)
         for height, row in enumerate(rows):
-            values = [scale * seed[name] for seed in row["seeds"] if seed[name] is not None]
+            values = [scale * seed[name] for seed in row["seeds"] if seed.get(name) is not None]
             if values:
                 _line(axes, values, height)
         axes.set_yticks(range(len(rows)), [row["name"] for row in rows] if place == 1 else [""] * len(rows))
