@@ -57,7 +57,7 @@ class CellPass(CellForward):
         found: list[Tensor] = []
         for source in reversed(range(1 + plan.nodes)):
             # Sources are walked backwards: when one is reached, its nodes' gradients are complete.
-            if source >= 1 and not norms.fused(self.g):  # kernels of our own take these sums along with others
+            if source >= 1 and not (norms.on_gpu(self.g) or norms.on_thread(self.g)):  # our own kernels take them along
                 torch.sum(self.g[source - 1], 0, out=self.total[source - 1])
             saved = self.saved.pop()
             assert saved is not None
@@ -171,9 +171,11 @@ class CellPass(CellForward):
             else:
                 dx = self.depthwise_backward(unit, source, g)
                 if unit.operation in SEPARABLE:
-                    inner.append(layout.matrix(torch.ops.aten.threshold_backward(dx, unit.x, 0)))
-                    if not norms.fused(y):
-                        sums.append(norms.sums_with(inner[-1], layout.some(saved.first[len(sums)].y)))
+                    y = layout.some(saved.first[len(inner)].y)
+                    step, of_step = norms.relu_backward(layout.matrix(dx), layout.matrix(unit.x), y)
+                    inner.append(step)
+                    if of_step is not None:
+                        sums.append(of_step)
                 else:
                     dx = layout.sum_channels(dx, len(unit.places))
                     self.d_dilated = dx if self.d_dilated is None else self.d_dilated.add_(dx)
