@@ -134,19 +134,26 @@ def fits_checkpoint(path: Path) -> Iterator[None]:
 @contextlib.contextmanager
 def many_steps() -> Iterator[None]:
     """Around thousands of like steps: Python's collector leaves alone what was there before (looking through torch's
-    modules took 6 % of a search's step), and matrix products on a CPU are oneDNN's where those are as exact."""
+    modules took 6 % of a search's step) and waits for more than a step's objects, which go without it; and matrix
+    products on a CPU are oneDNN's where those are as exact."""
     products = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
-    before = products.fp32_precision
+    before, thresholds = products.fp32_precision, gc.get_threshold()
     gc.collect()
     gc.freeze()
+    gc.set_threshold(OBJECTS, *thresholds[1:])
     if before == "none" and exact_onednn_products():
         products.fp32_precision = ONEDNN
     try:
         yield
     finally:
         products.fp32_precision = before
+        gc.set_threshold(*thresholds)
         gc.unfreeze()
 
+
+OBJECTS = 50_000
+"""New objects before Python's collector looks for those that hold each other; a step of eight cells makes half of them
+at most."""
 
 ONEDNN = "bf16"
 """What makes torch hand float32 products to oneDNN. It permits bfloat16, which oneDNN takes only where the CPU has
