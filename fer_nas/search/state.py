@@ -175,7 +175,7 @@ def build(
         method=row.make(config, lambda hyper: task.features(hyper, FEATURE_SCALE), task.layout),
         arch=arch,
         weights_optimizer=torch.optim.SGD(
-            task.weights().values(), w.learning_rate, momentum=w.momentum, weight_decay=w.weight_decay
+            task.weights().values(), w.learning_rate, momentum=w.momentum, weight_decay=w.weight_decay, foreach=True
         ),
         arch_optimizer=arch_optimizer(config, task, arch),
     )

@@ -1,5 +1,6 @@
-"""The folded norms of the fast form on one thread of a CPU, compiled by Numba: one pass over memory where torch makes
-two to four.
+"""The folded norms of the fast form on a CPU, compiled by Numba: one pass over memory where torch makes two to four.
+
+Each runs on one thread, which beats torch's operations on two (`fast_norms.THREADS`).
 
 Matrices are (M, C) and contiguous, M pixels and C columns. Sums run in float32 over short stretches and in float64 over
 those, so they are closer to the truth than torch's, and the same every time.
@@ -7,6 +8,7 @@ those, so they are closer to the truth than torch's, and the same every time.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numba
@@ -17,7 +19,14 @@ from torch import Tensor
 WIDE = 512  # numbers in a stretch that the inner loops run over: several rows of a narrow matrix
 STRETCHES = 32  # that many are summed in the matrix's own precision
 
-_compiled = numba.njit(cache=True, nogil=True, error_model="numpy", fastmath={"contract", "nsz"})
+
+def _compiled(function: Callable[..., Any]) -> Any:
+    """For the processor at hand at the first call, and kept beside this file or in the user's cache folder."""
+    options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
+    try:
+        return numba.njit(cache=True, **options)(function)
+    except RuntimeError:  # neither can be written to: compiled again in each process
+        return numba.njit(**options)(function)
 
 
 @_compiled
@@ -171,11 +180,14 @@ def relu_backward(g: Tensor, z: Tensor, y: Tensor) -> Tensor:
 _NONE = torch.empty(0)
 
 
-def norm(parts: Tensor, coefficient: Tensor | None, channels: int, pixels: int, eps: float, dtype: torch.dtype) -> Tensor:
+def norm(
+    parts: Tensor, coefficient: Tensor | None, channels: int, pixels: int, eps: float, dtype: torch.dtype
+) -> Tensor:
     """(4, columns) in `dtype`: mean, scale, row, bias. parts: `sums` of all columns; coefficient: one for each
     `channels` columns, 1 where not given."""
     out = torch.empty(4, parts.shape[1], dtype=dtype)
-    _norm(parts.numpy(), _array(_NONE.to(dtype) if coefficient is None else coefficient), channels, pixels, eps, out.numpy())
+    given = _array(_NONE.to(dtype) if coefficient is None else coefficient)
+    _norm(parts.numpy(), given, channels, pixels, eps, out.numpy())
     return out
 
 

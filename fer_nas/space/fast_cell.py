@@ -57,7 +57,7 @@ class CellPass(CellForward):
         found: list[Tensor] = []
         for source in reversed(range(1 + plan.nodes)):
             # Sources are walked backwards: when one is reached, its nodes' gradients are complete.
-            if source >= 1 and not (norms.on_gpu(self.g) or norms.on_thread(self.g)):  # our own kernels take them along
+            if source >= 1 and not norms.by_triton(self.g) and not norms.by_numba(self.g):  # those take it along
                 torch.sum(self.g[source - 1], 0, out=self.total[source - 1])
             saved = self.saved.pop()
             assert saved is not None

@@ -222,9 +222,9 @@ class CellForward:
     def summed(self, unit: AnyUnit) -> AnyUnit:
         """With the sums that its norm needs; on a GPU the norm takes them of all units at once."""
         y = layout.some(unit.y)
-        if norms.on_thread(y):
+        if norms.by_numba(y):
             unit.sums = norms.sums_with(y, y)
-        elif not norms.on_gpu(y):
+        elif not norms.by_triton(y):
             if self.scratch.numel() < y.numel():
                 self.scratch = torch.empty_like(y).view(-1)
             unit.sums = norms.sums_with(y, y, self.scratch[: y.numel()].view_as(y))

@@ -93,6 +93,7 @@ class Training(EpochLoop):
             momentum=config.momentum,
             weight_decay=config.weight_decay,
             nesterov=config.nesterov,
+            foreach=True,
         )
         self.half = self.device.type == "cuda" and config.recipe.mixed_precision
         self.best_epoch, self.best_accuracy = 0, -1.0

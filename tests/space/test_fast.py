@@ -109,6 +109,13 @@ def test_partial_edge_by_hand() -> None:
     assert torch.equal(halved[0, 1], 0.75 * torch.tensor([[22.0, 23.0], [25.0, 26.0]]))  # channel 2: 18 to 26
 
 
+@pytest.mark.parametrize("space", FULL)
+def test_by_torch_s_operations_alone(space: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Without Numba, and with more threads than its kernels beat."""
+    monkeypatch.setattr("fer_nas.space.fast_norms.THREADS", 0)
+    compare(supernet(SPACES[space], size=9, channels=3, layers=3), SPACES[space], 9)
+
+
 @pytest.mark.parametrize("limit", [1, 2**30])
 def test_edges_side_by_side_or_alone(limit: int, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("fer_nas.space.fast_forward.CHUNK_BYTES", limit)

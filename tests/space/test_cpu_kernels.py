@@ -1,0 +1,129 @@
+"""Numba's kernels of the fast form: against the formulas in float64, in place where they say so, and done without."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+import torch
+from torch import Tensor
+
+from fer_nas.space import cpu_kernels, fast_norms
+from fer_nas.space.fast_norms import EPS, Norm
+
+SIZES = [(1, 1), (7, 3), (64, 16), (1000, 24), (129, 600), (4096, 16)]
+"""Single numbers, odd sides, whole stretches and a rest, columns beyond a stretch."""
+TOLERANCE = {torch.float32: 1e-6, torch.float64: 1e-14}
+
+both = pytest.mark.parametrize("dtype", list(TOLERANCE))
+sizes = pytest.mark.parametrize(("rows", "columns"), SIZES)
+
+
+def drawn(count: int, rows: int, columns: int, dtype: torch.dtype) -> list[Tensor]:
+    torch.manual_seed(rows + columns)
+    return [torch.randn(rows, columns, dtype=dtype) for _ in range(count)]
+
+
+def close(found: Tensor, expected: Tensor, size: Tensor, dtype: torch.dtype) -> bool:
+    """Within the precision of the numbers whose size is `size`."""
+    return bool(((found.double() - expected).abs() <= TOLERANCE[dtype] * size.double()).all())
+
+
+@both
+@sizes
+def test_sums(rows: int, columns: int, dtype: torch.dtype) -> None:
+    x, y = drawn(2, rows, columns, dtype)
+    found, product = cpu_kernels.sums(x, y), x.double() * y.double()
+    assert found.dtype == torch.float64
+    assert close(found[0], x.double().sum(0), x.abs().sum(0), dtype)
+    assert close(found[1], product.sum(0), product.abs().sum(0), dtype)
+    assert torch.equal(found, cpu_kernels.sums(x, y))  # the same numbers every time
+
+
+@both
+@sizes
+def test_relu_backward(rows: int, columns: int, dtype: torch.dtype) -> None:
+    g, z, y = drawn(3, rows, columns, dtype)
+    z = torch.relu(z)
+    expected = torch.where(z > 0, g, 0)
+    found = cpu_kernels.relu_backward(g, z, y)
+    assert torch.equal(g, expected)
+    assert close(found[0], expected.double().sum(0), expected.abs().sum(0), dtype)
+    product = expected.double() * y.double()
+    assert close(found[1], product.sum(0), product.abs().sum(0), dtype)
+
+
+@both
+@sizes
+def test_scaled(rows: int, columns: int, dtype: torch.dtype) -> None:
+    (y,), (row, bias) = drawn(1, rows, columns, dtype), torch.randn(2, columns, dtype=dtype)
+    expected, size = y.double() * row + bias, y.abs() * row.abs() + bias.abs()
+    assert close(cpu_kernels.scaled(y, row, bias), expected, size, dtype)
+    out = torch.empty_like(y)
+    assert cpu_kernels.scaled(y, row, bias, relu=True, out=out) is out
+    assert close(out, expected.clamp_min(0), size, dtype)
+
+
+@both
+@sizes
+def test_combined(rows: int, columns: int, dtype: torch.dtype) -> None:
+    (g, y), (row, by_y, constant) = drawn(2, rows, columns, dtype), torch.randn(3, columns, dtype=dtype)
+    expected = g.double() * row + y.double() * by_y + constant
+    size = g.abs() * row.abs() + y.abs() * by_y.abs() + constant.abs()
+    before = g.clone()
+    assert cpu_kernels.combined(g, y, row, by_y, constant) is y  # in y's memory
+    assert close(y, expected, size, dtype) and torch.equal(g, before)
+
+
+@both
+@pytest.mark.parametrize("weighted", [False, True])
+def test_norm_and_its_backward(weighted: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of two matrices side by side, against torch's operations in float64."""
+    ys, gs = drawn(2, 60, 6, dtype), drawn(2, 60, 6, dtype)
+    coefficient = torch.rand(4, dtype=dtype) if weighted else None
+    found = Norm.measured(ys, 60, coefficient, 3)
+    back = found.measured_backward(gs, ys)
+    monkeypatch.setattr(fast_norms, "cpu_kernels", None)
+    wide = [y.double() for y in ys]
+    expected = Norm.measured(wide, 60, None if coefficient is None else coefficient.double(), 3)
+    for name in ("mean", "scale", "row", "bias"):
+        value = getattr(expected, name)
+        assert close(getattr(found, name), value, value.abs() + 1, dtype), name
+    for mine, other in zip(back, expected.measured_backward([g.double() for g in gs], wide), strict=True):
+        assert close(mine, other, 10 * (other.abs() + 1), dtype)
+
+
+def test_a_column_without_spread() -> None:
+    """Its variance is zero, whatever rounding says: the scale is that of eps alone."""
+    norm = Norm.measured([torch.full((50, 2), 1000.1)], 50)
+    assert torch.allclose(norm.scale, torch.tensor(EPS).rsqrt(), rtol=1e-3)
+
+
+def test_when_they_serve(monkeypatch: pytest.MonkeyPatch) -> None:
+    for threads, served in ((1, True), (2, True), (3, False)):
+        monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
+        assert fast_norms.by_numba(torch.ones(1)) is served
+
+
+def test_without_numba() -> None:
+    code = (
+        "import sys; sys.modules['numba'] = None\n"
+        "import torch\n"
+        "from fer_nas.space import fast_norms\n"
+        "print(fast_norms.by_numba(torch.ones(1)), len(fast_norms.standardize(torch.rand(4, 2))))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
+    assert done.stdout.split() == ["False", "2"]
+
+
+def test_nowhere_to_keep_what_was_compiled(monkeypatch: pytest.MonkeyPatch) -> None:
+    real = cpu_kernels.numba.njit
+
+    def njit(**options: object) -> object:
+        if options.pop("cache", False):
+            raise RuntimeError("cannot cache function: no locator available")
+        return real(**options)
+
+    monkeypatch.setattr(cpu_kernels.numba, "njit", njit)
+    assert cpu_kernels._compiled(lambda x: x + 1)(2) == 3
