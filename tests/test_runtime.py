@@ -21,7 +21,7 @@ def test_many_steps_are_exact_and_leave_nothing_behind(monkeypatch: pytest.Monke
         assert (found - true).norm() < 1e-6 * true.norm()
         raise KeyError
     assert (products.fp32_precision, gc.get_freeze_count()) == before
-    monkeypatch.setattr(runtime, "exact_onednn_products", lambda: False)
+    monkeypatch.setattr(runtime, "onednn_products", lambda: False)
     with runtime.many_steps():
         assert products.fp32_precision == before[0]
 
@@ -37,6 +37,12 @@ def test_products_that_a_user_has_set_stay() -> None:
         products.fp32_precision = before
 
 
+@pytest.mark.parametrize(("gain", "taken"), [(0.0, True), (1e9, False)])
+def test_products_that_are_not_faster_are_not_taken(gain: float, taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(runtime, "GAIN", gain)
+    assert runtime.onednn_products.__wrapped__() is taken
+
+
 def test_inexact_products_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a CPU that multiplies tiles of bfloat16."""
     real = torch.Tensor.__matmul__
@@ -44,7 +50,6 @@ def test_inexact_products_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None
     def rough(a: torch.Tensor, b: torch.Tensor) -> torch.Tensor:
         return real(a.bfloat16(), b.bfloat16()).to(a.dtype) if a.dtype == torch.float32 else real(a, b)
 
-    runtime.exact_onednn_products.cache_clear()
+    monkeypatch.setattr(runtime, "GAIN", 0.0)
     monkeypatch.setattr(torch.Tensor, "__matmul__", rough)
-    assert not runtime.exact_onednn_products()
-    runtime.exact_onednn_products.cache_clear()
+    assert not runtime.onednn_products.__wrapped__()

@@ -8,7 +8,7 @@ those, so they are closer to the truth than torch's, and the same every time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numba
@@ -161,6 +161,53 @@ def _combined(g_MC: Any, y_MC: Any, row: Any, by_y: Any, constant: Any) -> None:
         gs, ys = g[start : start + width], y[start : start + width]
         for i in range(width):
             ys[i] = gs[i] * rows[i] + (ys[i] * by_ys[i] + constants[i])
+
+
+@_compiled
+def _add_one(to_MC: Any, y_MK: Any, first: int, row: Any) -> None:
+    """to += y·row, of y's columns from `first` on."""
+    columns = row.size
+    if y_MK.shape[1] == columns:
+        to, y = to_MC.reshape(-1), y_MK.reshape(-1)
+        width = _width(y.size, columns)
+        rows = _repeated(row, width)
+        for start in range(0, y.size, width):
+            tos, ys = to[start : start + width], y[start : start + width]
+            for i in range(width):
+                tos[i] += ys[i] * rows[i]
+    else:
+        for pixel in range(len(y_MK)):
+            tos, ys = to_MC[pixel], y_MK[pixel, first : first + columns]
+            for i in range(columns):
+                tos[i] += ys[i] * row[i]
+
+
+@_compiled
+def _add_two(to_MC: Any, y_MK: Any, first: int, row: Any, z_MK: Any, second: int, other: Any) -> None:
+    """`_add_one` twice in one pass."""
+    columns = row.size
+    if y_MK.shape[1] == columns and z_MK.shape[1] == columns:
+        to, y, z = to_MC.reshape(-1), y_MK.reshape(-1), z_MK.reshape(-1)
+        width = _width(y.size, columns)
+        rows, others = _repeated(row, width), _repeated(other, width)
+        for start in range(0, y.size, width):
+            tos, ys, zs = to[start : start + width], y[start : start + width], z[start : start + width]
+            for i in range(width):
+                tos[i] += ys[i] * rows[i] + zs[i] * others[i]
+    else:
+        for pixel in range(len(y_MK)):
+            tos = to_MC[pixel]
+            ys, zs = y_MK[pixel, first : first + columns], z_MK[pixel, second : second + columns]
+            for i in range(columns):
+                tos[i] += ys[i] * row[i] + zs[i] * other[i]
+
+
+def add_scaled(to: Tensor, terms: Sequence[tuple[Tensor, int, Tensor]]) -> None:
+    """to (M, C) += Σ y·row of terms (y, first, row): of y's C columns from `first` on, by column."""
+    target = to.numpy()
+    for i in range(0, len(terms), 2):
+        found = [item for y, first, row in terms[i : i + 2] for item in (_array(y), first, _array(row))]
+        (_add_one if len(found) == 3 else _add_two)(target, *found)
 
 
 def sums(x: Tensor, y: Tensor) -> Tensor:

@@ -118,6 +118,10 @@ class CellForward:
         saved.norm = norm = norms.Norm.measured(
             [layout.some(unit.y) for unit in saved.units], self.pixels, coefficient, channels, sums(saved.units)
         )
+        self.bias.index_add_(0, places(tuple(nodes), norm.row.device), norm.bias.view(-1, channels))
+        if norms.by_numba(norm.row):
+            self.add_terms(saved.units, nodes, norm.row.view(-1, channels))
+            return
         rows = norm.row.view(-1, 1, channels)
         for unit in saved.units:
             count = len(unit.places)
@@ -130,7 +134,17 @@ class CellForward:
                 for i, node in enumerate(into):
                     targets[node].addcmul_(parts[i], rows[job + i])
             job += count
-        self.bias.index_add_(0, places(tuple(nodes), rows.device), norm.bias.view(-1, channels))
+
+    def add_terms(self, units: Sequence[Unit], nodes: list[int], rows: Tensor) -> None:
+        """The units' outputs, each columns' times their row of `rows`, to their nodes, a node at a time."""
+        terms: dict[tuple[bool, int], list[tuple[Tensor, int, Tensor]]] = {}
+        jobs = zip(nodes, rows.unbind(), strict=True)
+        for unit in units:
+            for i in range(len(unit.places)):
+                node, row = next(jobs)
+                terms.setdefault((unit.parity, node), []).append((layout.some(unit.y), i * len(row), row))
+        for (parity, node), found in terms.items():
+            norms.add_scaled(self.targets(parity)[node], found)
 
     def targets(self, parity: bool) -> Tensor:
         """What the outputs of operations are added to, (nodes, M, C)."""

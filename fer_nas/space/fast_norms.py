@@ -5,7 +5,7 @@ Shapes: M pixels of the batch; columns are channels of several operations side b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -152,6 +152,11 @@ def scaled(y_MC: Tensor, row: Tensor, bias: Tensor, relu: bool = False, out: Ten
         return cpu_kernels.scaled(y_MC, row, bias, relu, out)
     result = torch.addcmul(bias, y_MC, row, out=out)
     return result.relu_() if relu else result
+
+
+def add_scaled(to_MC: Tensor, terms: Sequence[tuple[Tensor, int, Tensor]]) -> None:
+    """to += Σ y·row of terms (y, first, row), of y's columns from `first` on, by Numba's kernels."""
+    cpu_kernels.add_scaled(to_MC, terms)
 
 
 def combined(g_MC: Tensor, y_MC: Tensor, row: Tensor, by_y: Tensor, constant: Tensor) -> Tensor:
