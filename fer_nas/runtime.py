@@ -163,8 +163,8 @@ instructions for whole tiles (AMX); elsewhere it stays with float32."""
 
 GAIN = 1.3
 """oneDNN is taken where it is that much faster. On one AMD CPU it was twice as fast as MKL, which used half of the
-vectors there; on another one it was 1.0 to 1.1 times as fast, and its calls cost more. Neither is near the limit, so that
-a run resumes as it began."""
+vectors there; on another one it was 1.0 to 1.1 times as fast, and its calls cost more. Neither is near the limit, so
+that a run resumes as it began."""
 
 
 @cache

@@ -13,7 +13,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from fer_nas import replay
 from fer_nas.replay import KEPT, SEEN_BEFORE, Replay, _in_memory_order, _views
-from fer_nas.space import fast_layout, fast_norms
+from fer_nas.space import fast_kernels
 from fer_nas.space.supernet import Supernet
 from fer_nas.space.variants import SPACES, find_space
 from fer_nas.tasks.cells import CellSearch, responsive
@@ -186,8 +186,8 @@ def one_pass(made: CellSearch, seed: int, responds: bool, device: str = "cpu") -
 @pytest.mark.parametrize("form", ["plain", "fast"])
 def test_a_pass_neither_waits_nor_copies(space: str, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """From its second time on, also in what the fast form does on a GPU without kernels of its own."""
-    monkeypatch.setattr(fast_layout, "on_gpu", lambda x: True)
-    monkeypatch.setattr(fast_norms, "by_triton", lambda x: False)
+    monkeypatch.setattr(fast_kernels, "on_gpu", lambda x: True)
+    monkeypatch.setattr(fast_kernels, "by_triton", lambda x: False)
     responds = space in ("darts", "fer")
     made = task(space, form, responds)
     one_pass(made, 0, responds)

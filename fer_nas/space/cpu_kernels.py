@@ -1,6 +1,6 @@
 """The folded norms of the fast form on a CPU, compiled by Numba: one pass over memory where torch makes two to four.
 
-Each runs on one thread, which beats torch's operations on two (`fast_norms.THREADS`).
+Each runs on one thread, which beats torch's operations on two (`fast_kernels.THREADS`).
 
 Matrices are (M, C) and contiguous, M pixels and C columns. Sums run in float32 over short stretches and in float64 over
 those, so they are closer to the truth than torch's, and the same every time.

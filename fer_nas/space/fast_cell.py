@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fer_nas.space import fast_convs as convs
+from fer_nas.space import fast_kernels as kernels
 from fer_nas.space import fast_layout as layout
 from fer_nas.space import fast_norms as norms
 from fer_nas.space.fast_forward import CellForward
@@ -57,7 +58,7 @@ class CellPass(CellForward):
         found: list[Tensor] = []
         for source in reversed(range(1 + plan.nodes)):
             # Sources are walked backwards: when one is reached, its nodes' gradients are complete.
-            if source >= 1 and not norms.by_triton(self.g) and not norms.by_numba(self.g):  # those take it along
+            if source >= 1 and not kernels.by_triton(self.g) and not kernels.by_numba(self.g):  # those take it along
                 torch.sum(self.g[source - 1], 0, out=self.total[source - 1])
             saved = self.saved.pop()
             assert saved is not None

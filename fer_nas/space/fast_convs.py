@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fer_nas.space import fast_layout as layout
+from fer_nas.space import fast_kernels as kernels
 from fer_nas.space.fast_layout import nchw, nhwc, repeat_channels
 
 T = TypeVar("T")
@@ -28,7 +28,7 @@ def depthwise(x_NHWC: Tensor, weight: Tensor, stride: int) -> Tensor:
         return nhwc(F.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2, groups=weight.shape[0]))
 
     x = nchw(x_NHWC)
-    if not layout.on_gpu(x):
+    if not kernels.on_gpu(x):
         return convolved(x)
     key = ("forward", x.shape[1:], weight.shape, stride, x.dtype)
     return fastest(key, lambda: convolved(x.contiguous()), lambda: convolved(x))
@@ -76,7 +76,7 @@ def depthwise_backward(
     g, x, groups, kernel = nchw(g_NHWC), nchw(x_NHWC), weight.shape[0], weight.shape[-1]
     split = _split_weight_gradient(x, kernel, stride) if with_weight else None
     padding = (kernel // 2, kernel // 2)
-    if layout.on_gpu(g):
+    if kernels.on_gpu(g):
         dx, dw = _depthwise_backward_on_gpu(g, x, weight, stride, with_weight)
         return nhwc(dx), dw
     dw = None if split is None else split(g, x, weight)
@@ -185,7 +185,7 @@ def _products(d: Tensor, matrices: list[Tensor]) -> Tensor:
     width, count = matrices[0].shape[0], len(matrices)
     if count == 1:
         return torch.mm(d, matrices[0])
-    if layout.on_gpu(d):
+    if kernels.on_gpu(d):
         return by_edge(d, count, torch.stack(matrices))
     if width <= NARROW:
         return torch.mm(d, torch.block_diag(*matrices))
@@ -211,7 +211,7 @@ def point_gradients(g: Tensor, d: Tensor, count: int) -> list[Tensor]:
     """Gradients of the matrices of `products`, k of (C, C): gᵀ d of each edge's columns."""
     width = d.shape[1] // count
     parts = [slice(i * width, (i + 1) * width) for i in range(count)]
-    if count > 1 and layout.on_gpu(d):  # one product with blocks that nobody needs, instead of several that are narrow
+    if count > 1 and kernels.on_gpu(d):  # one product with blocks that nobody needs, instead of several that are narrow
         all_pairs = torch.mm(g.t(), d)
         return [all_pairs[part, part] for part in parts]
     return [torch.mm(g[:, part].t(), d[:, part]) for part in parts]

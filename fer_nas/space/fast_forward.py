@@ -11,6 +11,7 @@ from torch.func import functional_call
 from torch.nn import functional as F
 
 from fer_nas.space import fast_convs as convs
+from fer_nas.space import fast_kernels as kernels
 from fer_nas.space import fast_layout as layout
 from fer_nas.space import fast_norms as norms
 from fer_nas.space.fast_partial import PassBy
@@ -119,7 +120,7 @@ class CellForward:
             [layout.some(unit.y) for unit in saved.units], self.pixels, coefficient, channels, sums(saved.units)
         )
         self.bias.index_add_(0, places(tuple(nodes), norm.row.device), norm.bias.view(-1, channels))
-        if norms.by_numba(norm.row):
+        if kernels.by_numba(norm.row):
             self.add_terms(saved.units, nodes, norm.row.view(-1, channels))
             return
         rows = norm.row.view(-1, 1, channels)
@@ -144,7 +145,7 @@ class CellForward:
                 node, row = next(jobs)
                 terms.setdefault((unit.parity, node), []).append((layout.some(unit.y), i * len(row), row))
         for (parity, node), found in terms.items():
-            norms.add_scaled(self.targets(parity)[node], found)
+            kernels.cpu_kernels.add_scaled(self.targets(parity)[node], found)
 
     def targets(self, parity: bool) -> Tensor:
         """What the outputs of operations are added to, (nodes, M, C)."""
@@ -188,7 +189,7 @@ class CellForward:
     def depthwise(self, saved: Saved, source: SourcePlan) -> None:
         x, channels = saved.relu, self.plan.channels
         fitting = max(1, CHUNK_BYTES // (self.pixels * channels * x.element_size()))
-        together = len(source.edges) if layout.on_gpu(x) else fitting
+        together = len(source.edges) if kernels.on_gpu(x) else fitting
         dilated: Tensor | None = None
         self.side_x: dict[tuple[int, int], Tensor] = {}
         for name in (*SEPARABLE, *DILATED):
@@ -236,9 +237,9 @@ class CellForward:
     def summed(self, unit: AnyUnit) -> AnyUnit:
         """With the sums that its norm needs; on a GPU the norm takes them of all units at once."""
         y = layout.some(unit.y)
-        if norms.by_numba(y):
+        if kernels.by_numba(y):
             unit.sums = norms.sums_with(y, y)
-        elif not norms.by_triton(y):
+        elif not kernels.by_triton(y):
             if self.scratch.numel() < y.numel():
                 self.scratch = torch.empty_like(y).view(-1)
             unit.sums = norms.sums_with(y, y, self.scratch[: y.numel()].view_as(y))

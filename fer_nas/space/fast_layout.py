@@ -1,4 +1,4 @@
-"""Images and matrices of the fast form, and what runs on a GPU.
+"""Images and matrices of the fast form.
 
 Shapes: N images, H × W pixels, C channels; M = N·H·W pixels of the batch. Images are (N, H, W, C) in memory, so that a
 matrix (M, C) is a view of them.
@@ -10,6 +10,8 @@ from typing import TypeVar
 
 from torch import Tensor
 from torch.nn import functional as F
+
+from fer_nas.space import fast_kernels as kernels
 
 T = TypeVar("T")
 
@@ -31,11 +33,6 @@ def nchw(x_NHWC: Tensor) -> Tensor:
 
 def nhwc(x_NCHW: Tensor) -> Tensor:
     return x_NCHW.permute(0, 2, 3, 1).contiguous()
-
-
-def on_gpu(x: Tensor) -> bool:
-    """Where a call costs more than the memory that it saves: the edges of a source go together there."""
-    return x.is_cuda
 
 
 def halves(x_NHWC: Tensor) -> tuple[Tensor, Tensor]:
@@ -60,7 +57,7 @@ def sum_channels(x_NHWC: Tensor, times: int) -> Tensor:
         return x_NHWC
     n, h, w, c = x_NHWC.shape
     parts = x_NHWC.view(n, h, w, times, c // times)
-    if on_gpu(x_NHWC):
+    if kernels.on_gpu(x_NHWC):
         return parts.sum(3)
     first, *others = parts.unbind(3)  # torch's sum over so few takes two to ten times as long
     total = first + others[0]

@@ -5,7 +5,7 @@ Shapes: M pixels of the batch; columns are channels of several operations side b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,32 +13,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
-from fer_nas.space import fast_layout as layout
-
-try:
-    from fer_nas.space import gpu_kernels
-except ImportError:  # torch for a CPU, and Windows, have no Triton
-    gpu_kernels = None  # type: ignore[assignment]
-
-try:
-    from fer_nas.space import cpu_kernels
-except ImportError:  # Numba is not there for every Python and machine
-    cpu_kernels = None  # type: ignore[assignment]
-
-
-def by_triton(x: Tensor) -> bool:
-    """Whether Triton's kernels serve this tensor."""
-    return gpu_kernels is not None and layout.on_gpu(x)
-
-
-THREADS = 2
-"""Up to so many of torch's threads a kernel of Numba's on one is the faster way (1 and 2 were measured)."""
-
-
-def by_numba(x: Tensor) -> bool:
-    """Whether Numba's kernels serve this tensor."""
-    return cpu_kernels is not None and not layout.on_gpu(x) and torch.get_num_threads() <= THREADS
-
+from fer_nas.space import fast_kernels as kernels
 
 EPS = 1e-5  # nn.BatchNorm2d's
 
@@ -79,15 +54,15 @@ class Norm:
         Some of `ys` may have rows of zeros beyond the pixels. sums: of each of `ys`, by `sums_with`, where they are
         known.
         """
-        if by_triton(ys[0]):
-            parts = gpu_kernels.sum_parts([(y, y) for y in ys])
-            mean, scale, row, bias = gpu_kernels.norm(parts, coefficient, channels, pixels, EPS)
+        if kernels.by_triton(ys[0]):
+            parts = kernels.gpu_kernels.sum_parts([(y, y) for y in ys])
+            mean, scale, row, bias = kernels.gpu_kernels.norm(parts, coefficient, channels, pixels, EPS)
             return cls(mean, scale, row, bias, pixels)
         if sums is None:
             sums = [sums_with(y, y) for y in ys]
         parts = sums[0] if len(sums) == 1 else torch.cat(sums, 1)
-        if by_numba(ys[0]):
-            mean, scale, row, bias = cpu_kernels.norm(parts, coefficient, channels, pixels, EPS, ys[0].dtype)
+        if kernels.by_numba(ys[0]):
+            mean, scale, row, bias = kernels.cpu_kernels.norm(parts, coefficient, channels, pixels, EPS, ys[0].dtype)
             return cls(mean, scale, row, bias, pixels)
         total, squares = parts
         by_column = torch.ones_like(total) if coefficient is None else coefficient.repeat_interleave(channels)
@@ -102,13 +77,17 @@ class Norm:
     ) -> tuple[Tensor, Tensor, Tensor]:
         """`backward` from the gradients of outputs as in `measured`. total: their column sums, where they are known;
         sums: of each of them, by `sums_with`, where those are."""
-        if by_triton(ys[0]):
-            parts = gpu_kernels.sum_parts(list(zip(gs, ys, strict=True)))
-            slope, by_y, constant = gpu_kernels.norm_backward(parts, self.mean, self.scale, self.row, self.pixels)
+        if kernels.by_triton(ys[0]):
+            parts = kernels.gpu_kernels.sum_parts(list(zip(gs, ys, strict=True)))
+            slope, by_y, constant = kernels.gpu_kernels.norm_backward(
+                parts, self.mean, self.scale, self.row, self.pixels
+            )
             return slope, by_y, constant
-        if by_numba(ys[0]):
+        if kernels.by_numba(ys[0]):
             parts = torch.cat(sums or [sums_with(g, y) for g, y in zip(gs, ys, strict=True)], 1)
-            slope, by_y, constant = cpu_kernels.norm_backward(parts, self.mean, self.scale, self.row, self.pixels)
+            slope, by_y, constant = kernels.cpu_kernels.norm_backward(
+                parts, self.mean, self.scale, self.row, self.pixels
+            )
             return slope, by_y, constant
         if sums is not None:
             return self.backward(*torch.cat(sums, 1))
@@ -136,8 +115,8 @@ class Norm:
 def sums_with(x_MC: Tensor, y_MC: Tensor, scratch: Tensor | None = None) -> Tensor:
     """Column sums of x and of x·y, (2, C); with itself its sum and sum of squares. On a CPU best while x is still in
     its cache. In float64 where Numba's kernels take them."""
-    if by_numba(x_MC):
-        return cpu_kernels.sums(x_MC, y_MC)
+    if kernels.by_numba(x_MC):
+        return kernels.cpu_kernels.sums(x_MC, y_MC)
     sums = x_MC.new_empty(2, x_MC.shape[1])
     torch.sum(x_MC, 0, out=sums[0])
     torch.sum(torch.mul(x_MC, y_MC, out=scratch), 0, out=sums[1])
@@ -146,34 +125,29 @@ def sums_with(x_MC: Tensor, y_MC: Tensor, scratch: Tensor | None = None) -> Tens
 
 def scaled(y_MC: Tensor, row: Tensor, bias: Tensor, relu: bool = False, out: Tensor | None = None) -> Tensor:
     """y·row + bias by column, and ReLU where asked for."""
-    if by_triton(y_MC):
-        return gpu_kernels.scaled(y_MC, row, bias, relu, out)
-    if by_numba(y_MC):
-        return cpu_kernels.scaled(y_MC, row, bias, relu, out)
+    if kernels.by_triton(y_MC):
+        return kernels.gpu_kernels.scaled(y_MC, row, bias, relu, out)
+    if kernels.by_numba(y_MC):
+        return kernels.cpu_kernels.scaled(y_MC, row, bias, relu, out)
     result = torch.addcmul(bias, y_MC, row, out=out)
     return result.relu_() if relu else result
 
 
-def add_scaled(to_MC: Tensor, terms: Sequence[tuple[Tensor, int, Tensor]]) -> None:
-    """to += Σ y·row of terms (y, first, row), of y's columns from `first` on, by Numba's kernels."""
-    cpu_kernels.add_scaled(to_MC, terms)
-
-
 def combined(g_MC: Tensor, y_MC: Tensor, row: Tensor, by_y: Tensor, constant: Tensor) -> Tensor:
     """g·row + y·by_y + constant by column; y is used up, its memory may be the result's."""
-    if by_triton(y_MC):
-        return gpu_kernels.combined(g_MC, y_MC, row, by_y, constant)
-    if by_numba(y_MC):
-        return cpu_kernels.combined(g_MC, y_MC, row, by_y, constant)
+    if kernels.by_triton(y_MC):
+        return kernels.gpu_kernels.combined(g_MC, y_MC, row, by_y, constant)
+    if kernels.by_numba(y_MC):
+        return kernels.cpu_kernels.combined(g_MC, y_MC, row, by_y, constant)
     return torch.addcmul(constant, g_MC, row).addcmul_(y_MC, by_y)
 
 
 def relu_backward(g_MC: Tensor, z_MC: Tensor, y_MC: Tensor) -> tuple[Tensor, Tensor | None]:
     """g where z, an output of ReLU, is not zero, and its `sums_with` y, but on a GPU; g is used up."""
-    if by_numba(g_MC):
-        return g_MC, cpu_kernels.relu_backward(g_MC, z_MC, y_MC)
+    if kernels.by_numba(g_MC):
+        return g_MC, kernels.cpu_kernels.relu_backward(g_MC, z_MC, y_MC)
     g_MC = torch.ops.aten.threshold_backward(g_MC, z_MC, 0)
-    return g_MC, None if by_triton(g_MC) else sums_with(g_MC, y_MC)
+    return g_MC, None if kernels.by_triton(g_MC) else sums_with(g_MC, y_MC)
 
 
 def standardize(x_MC: Tensor, out: Tensor | None = None) -> tuple[Tensor, Norm]:
@@ -184,7 +158,7 @@ def standardize(x_MC: Tensor, out: Tensor | None = None) -> tuple[Tensor, Norm]:
 
 def standardize_backward(g_MC: Tensor, normal_MC: Tensor, norm: Norm) -> Tensor:
     """From standardized values, which are used up: s·(g − mean(g) − normal·mean(g·normal))."""
-    if by_triton(g_MC) or by_numba(g_MC):
+    if kernels.by_triton(g_MC) or kernels.by_numba(g_MC):
         plain = Norm(torch.zeros_like(norm.scale), torch.ones_like(norm.scale), norm.scale, norm.bias, norm.pixels)
         _, by_y, constant = plain.measured_backward([g_MC], [normal_MC])
         return combined(g_MC, normal_MC, norm.scale, by_y, constant)

@@ -9,7 +9,7 @@ import pytest
 import torch
 from torch import Tensor
 
-from fer_nas.space import cpu_kernels, fast_norms
+from fer_nas.space import cpu_kernels, fast_kernels
 from fer_nas.space.fast_norms import EPS, Norm
 
 SIZES = [(1, 1), (7, 3), (64, 16), (1000, 24), (129, 600), (4096, 16)]
@@ -84,7 +84,7 @@ def test_norm_and_its_backward(weighted: bool, dtype: torch.dtype, monkeypatch: 
     coefficient = torch.rand(4, dtype=dtype) if weighted else None
     found = Norm.measured(ys, 60, coefficient, 3)
     back = found.measured_backward(gs, ys)
-    monkeypatch.setattr(fast_norms, "cpu_kernels", None)
+    monkeypatch.setattr(fast_kernels, "cpu_kernels", None)
     wide = [y.double() for y in ys]
     expected = Norm.measured(wide, 60, None if coefficient is None else coefficient.double(), 3)
     for name in ("mean", "scale", "row", "bias"):
@@ -103,15 +103,15 @@ def test_a_column_without_spread() -> None:
 def test_when_they_serve(monkeypatch: pytest.MonkeyPatch) -> None:
     for threads, served in ((1, True), (2, True), (3, False)):
         monkeypatch.setattr(torch, "get_num_threads", lambda threads=threads: threads)
-        assert fast_norms.by_numba(torch.ones(1)) is served
+        assert fast_kernels.by_numba(torch.ones(1)) is served
 
 
 def test_without_numba() -> None:
     code = (
         "import sys; sys.modules['numba'] = None\n"
         "import torch\n"
-        "from fer_nas.space import fast_norms\n"
-        "print(fast_norms.by_numba(torch.ones(1)), len(fast_norms.standardize(torch.rand(4, 2))))"
+        "from fer_nas.space import fast_kernels, fast_norms\n"
+        "print(fast_kernels.by_numba(torch.ones(1)), len(fast_norms.standardize(torch.rand(4, 2))))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, timeout=120)
     assert done.stdout.split() == ["False", "2"]

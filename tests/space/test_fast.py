@@ -112,7 +112,7 @@ def test_partial_edge_by_hand() -> None:
 @pytest.mark.parametrize("space", FULL)
 def test_by_torch_s_operations_alone(space: str, monkeypatch: pytest.MonkeyPatch) -> None:
     """Without Numba, and with more threads than its kernels beat."""
-    monkeypatch.setattr("fer_nas.space.fast_norms.THREADS", 0)
+    monkeypatch.setattr("fer_nas.space.fast_kernels.THREADS", 0)
     compare(supernet(SPACES[space], size=9, channels=3, layers=3), SPACES[space], 9)
 
 

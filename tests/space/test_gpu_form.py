@@ -10,20 +10,19 @@ import pytest
 import torch
 from torch import Tensor
 
-from fer_nas.space import fast_convs, fast_layout
+from fer_nas.space import fast_convs, fast_kernels
 
 INTERPRETED = """
 import torch
 from torch.func import functional_call
 from fer_nas.space import fast_convs
-from fer_nas.space import fast_layout
-from fer_nas.space import fast_norms
+from fer_nas.space import fast_kernels
 from fer_nas.space.fast import fast_logits
 from fer_nas.space.supernet import Supernet
 from fer_nas.space.variants import SPACES
 
-fast_layout.on_gpu = lambda x: True
-assert fast_norms.by_triton(torch.ones(1))
+fast_kernels.on_gpu = lambda x: True
+assert fast_kernels.by_triton(torch.ones(1))
 for name, size in (("darts", 7), ("pc-darts", 8)):
     space = SPACES[name]
     torch.manual_seed(0)
@@ -64,9 +63,9 @@ def test_gradients_of_edges_from_one_product(monkeypatch: pytest.MonkeyPatch) ->
     torch.manual_seed(0)
     d, g = torch.randn(2, 50, 12).double()
     expected = [a.t() @ b for a, b in zip(g.split(4, 1), d.split(4, 1), strict=True)]
-    on_gpu = fast_layout.on_gpu
+    on_gpu = fast_kernels.on_gpu
     for there in (on_gpu, lambda x: True):
-        monkeypatch.setattr(fast_layout, "on_gpu", there)
+        monkeypatch.setattr(fast_kernels, "on_gpu", there)
         torch.testing.assert_close(fast_convs.point_gradients(g, d, 3), expected)
 
 

@@ -1,0 +1,34 @@
+"""Which kernels the fast form takes for a tensor: torch's operations, or its own in Triton or Numba where they serve."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+try:
+    from fer_nas.space import gpu_kernels
+except ImportError:  # torch for a CPU, and Windows, have no Triton
+    gpu_kernels = None  # type: ignore[assignment]
+
+try:
+    from fer_nas.space import cpu_kernels
+except ImportError:  # Numba is not there for every Python and machine
+    cpu_kernels = None  # type: ignore[assignment]
+
+THREADS = 2
+"""Up to so many of torch's threads a kernel of Numba's on one is the faster way (1 and 2 were measured)."""
+
+
+def on_gpu(x: Tensor) -> bool:
+    """Where a call costs more than the memory that it saves: the edges of a source go together there."""
+    return x.is_cuda
+
+
+def by_triton(x: Tensor) -> bool:
+    """Whether Triton's kernels serve this tensor."""
+    return gpu_kernels is not None and on_gpu(x)
+
+
+def by_numba(x: Tensor) -> bool:
+    """Whether Numba's kernels serve this tensor."""
+    return cpu_kernels is not None and not on_gpu(x) and torch.get_num_threads() <= THREADS
