@@ -20,7 +20,7 @@ WIDE = 512  # numbers in a stretch that the inner loops run over: several rows o
 STRETCHES = 32  # that many are summed in the matrix's own precision
 
 
-def _compiled(function: Callable[..., Any]) -> Any:
+def compiled(function: Callable[..., Any]) -> Any:
     """For the processor at hand at the first call, and kept beside this file or in the user's cache folder."""
     options: dict[str, Any] = {"nogil": True, "error_model": "numpy", "fastmath": {"contract", "nsz"}}
     try:
@@ -29,7 +29,7 @@ def _compiled(function: Callable[..., Any]) -> Any:
         return numba.njit(**options)(function)
 
 
-@_compiled
+@compiled
 def _width(size: int, columns: int) -> int:
     """Numbers that the inner loops take at a time: whole rows, an even share of the matrix."""
     width, rows = columns, size // columns
@@ -38,7 +38,7 @@ def _width(size: int, columns: int) -> int:
     return width
 
 
-@_compiled
+@compiled
 def _repeated(values: Any, width: int) -> Any:
     out = np.empty(width, values.dtype)
     for start in range(0, width, values.size):
@@ -46,7 +46,7 @@ def _repeated(values: Any, width: int) -> Any:
     return out
 
 
-@_compiled
+@compiled
 def _sums(x_MC: Any, y_MC: Any, out: Any) -> None:
     """Σ x and Σ x·y by column, into (2, C)."""
     columns = x_MC.shape[1]
@@ -83,7 +83,7 @@ def _sums(x_MC: Any, y_MC: Any, out: Any) -> None:
             out[1, i] += product[start + i]
 
 
-@_compiled
+@compiled
 def _relu_backward(g_MC: Any, z_MC: Any, y_MC: Any, out: Any) -> None:
     """g where z is positive and zero elsewhere, in g's place; and its `_sums` with y."""
     columns = g_MC.shape[1]
@@ -115,7 +115,7 @@ def _relu_backward(g_MC: Any, z_MC: Any, y_MC: Any, out: Any) -> None:
             out[1, i] += product[start + i]
 
 
-@_compiled
+@compiled
 def _norm(sums: Any, coefficient: Any, channels: int, pixels: int, eps: float, out: Any) -> None:
     """fast_norms.Norm.of: mean, scale, row and bias, one row each."""
     for i in range(sums.shape[1]):
@@ -125,7 +125,7 @@ def _norm(sums: Any, coefficient: Any, channels: int, pixels: int, eps: float, o
         out[0, i], out[1, i], out[2, i], out[3, i] = mean, scale, row, -mean * row
 
 
-@_compiled
+@compiled
 def _norm_backward(sums: Any, means: Any, scales: Any, rows: Any, pixels: int, out: Any) -> None:
     """fast_norms.Norm.backward: slope, by_y and constant, one row each."""
     for i in range(sums.shape[1]):
@@ -135,7 +135,7 @@ def _norm_backward(sums: Any, means: Any, scales: Any, rows: Any, pixels: int, o
         out[0, i], out[1, i], out[2, i] = slope, by_y, -row * sums[0, i] / pixels - by_y * mean
 
 
-@_compiled
+@compiled
 def _scaled(y_MC: Any, row: Any, bias: Any, relu: bool, out_MC: Any) -> None:
     y, out = y_MC.reshape(-1), out_MC.reshape(-1)
     width = _width(y.size, row.size)
@@ -151,7 +151,7 @@ def _scaled(y_MC: Any, row: Any, bias: Any, relu: bool, out_MC: Any) -> None:
                 outs[i] = ys[i] * rows[i] + biases[i]
 
 
-@_compiled
+@compiled
 def _combined(g_MC: Any, y_MC: Any, row: Any, by_y: Any, constant: Any) -> None:
     """g·row + y·by_y + constant, in y's place."""
     g, y = g_MC.reshape(-1), y_MC.reshape(-1)
@@ -163,7 +163,7 @@ def _combined(g_MC: Any, y_MC: Any, row: Any, by_y: Any, constant: Any) -> None:
             ys[i] = gs[i] * rows[i] + (ys[i] * by_ys[i] + constants[i])
 
 
-@_compiled
+@compiled
 def _add_one(to_MC: Any, y_MK: Any, first: int, row: Any) -> None:
     """to += y·row, of y's columns from `first` on."""
     columns = row.size
@@ -182,7 +182,7 @@ def _add_one(to_MC: Any, y_MK: Any, first: int, row: Any) -> None:
                 tos[i] += ys[i] * row[i]
 
 
-@_compiled
+@compiled
 def _add_two(to_MC: Any, y_MK: Any, first: int, row: Any, z_MK: Any, second: int, other: Any) -> None:
     """`_add_one` twice in one pass."""
     columns = row.size
@@ -206,21 +206,21 @@ def add_scaled(to: Tensor, terms: Sequence[tuple[Tensor, int, Tensor]]) -> None:
     """to (M, C) += Σ y·row of terms (y, first, row): of y's C columns from `first` on, by column."""
     target = to.numpy()
     for i in range(0, len(terms), 2):
-        found = [item for y, first, row in terms[i : i + 2] for item in (_array(y), first, _array(row))]
+        found = [item for y, first, row in terms[i : i + 2] for item in (array(y), first, array(row))]
         (_add_one if len(found) == 3 else _add_two)(target, *found)
 
 
 def sums(x: Tensor, y: Tensor) -> Tensor:
     """Column sums of x and of x·y, (2, C) in float64."""
     out = torch.empty(2, x.shape[1], dtype=torch.float64)
-    _sums(_array(x), _array(y), out.numpy())
+    _sums(array(x), array(y), out.numpy())
     return out
 
 
 def relu_backward(g: Tensor, z: Tensor, y: Tensor) -> Tensor:
     """g becomes zero where z is not positive; returns its `sums` with y."""
     out = torch.empty(2, g.shape[1], dtype=torch.float64)
-    _relu_backward(_array(g), _array(z), _array(y), out.numpy())
+    _relu_backward(array(g), array(z), array(y), out.numpy())
     return out
 
 
@@ -233,7 +233,7 @@ def norm(
     """(4, columns) in `dtype`: mean, scale, row, bias. parts: `sums` of all columns; coefficient: one for each
     `channels` columns, 1 where not given."""
     out = torch.empty(4, parts.shape[1], dtype=dtype)
-    given = _array(_NONE.to(dtype) if coefficient is None else coefficient)
+    given = array(_NONE.to(dtype) if coefficient is None else coefficient)
     _norm(parts.numpy(), given, channels, pixels, eps, out.numpy())
     return out
 
@@ -248,16 +248,16 @@ def norm_backward(parts: Tensor, mean: Tensor, scale: Tensor, row: Tensor, pixel
 def scaled(y: Tensor, row: Tensor, bias: Tensor, relu: bool = False, out: Tensor | None = None) -> Tensor:
     """y·row + bias by column, and ReLU where asked for."""
     out = torch.empty_like(y) if out is None else out
-    _scaled(_array(y), _array(row), _array(bias), relu, out.numpy())
+    _scaled(array(y), array(row), array(bias), relu, out.numpy())
     return out
 
 
 def combined(g: Tensor, y: Tensor, row: Tensor, by_y: Tensor, constant: Tensor) -> Tensor:
     """g·row + y·by_y + constant by column, in y's memory."""
-    _combined(_array(g), _array(y), _array(row), _array(by_y), _array(constant))
+    _combined(array(g), array(y), array(row), array(by_y), array(constant))
     return y
 
 
-def _array(x: Tensor) -> Any:
+def array(x: Tensor) -> Any:
     """The same memory."""
     return (x.detach() if x.requires_grad else x).numpy()

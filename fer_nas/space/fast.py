@@ -78,14 +78,13 @@ def _plan(cell: MixedCell, active: Active | None) -> CellFormPlan:
     return CellFormPlan(operations, cell.nodes, channels, tuple(sources), names, modules, order)
 
 
-def _preprocess(module: nn.Module, prefix: str, weights: dict[str, Tensor], x_NHWC: Tensor) -> Tensor:
-    """A cell's input brought to its channels and resolution: ReLU, 1×1 convolutions, BatchNorm."""
-    x = torch.relu(x_NHWC)
+def _preprocess(module: nn.Module, prefix: str, weights: dict[str, Tensor], relu_NHWC: Tensor) -> Tensor:
+    """A cell's input behind ReLU brought to its channels and resolution: 1×1 convolutions, BatchNorm."""
     if isinstance(module, FactorizedReduce):
-        parts = zip(layout.halves(x), ("even.weight", "odd.weight"), strict=True)
+        parts = zip(layout.halves(relu_NHWC), ("even.weight", "odd.weight"), strict=True)
         out = torch.cat([part @ weights[prefix + name].flatten(1).t() for part, name in parts], dim=3)
     else:
-        out = x @ weights[prefix + "1.weight"].flatten(1).t()
+        out = relu_NHWC @ weights[prefix + "1.weight"].flatten(1).t()
     return norms.Standardize.apply(layout.matrix(out)).view_as(out)
 
 
@@ -107,18 +106,21 @@ def fast_logits(
     first, second = functional_call(net.stem, stem, (x,))
     s0 = layout.nhwc(first)
     s1 = s0 if second is first else layout.nhwc(second)
+    relu0 = torch.relu(s0)
+    relu1 = relu0 if s1 is s0 else torch.relu(s1)
     for number, (kind, cell) in enumerate(zip(net.kinds, net.cells, strict=True)):
         assert isinstance(cell, MixedCell)
         plan = plan_cell(cell, None if active is None else active[kind])
         prefix = f"cells.{number}."
-        x0 = _preprocess(cell.preprocess0, prefix + "preprocess0.", weights, s0)
-        x1 = _preprocess(cell.preprocess1, prefix + "preprocess1.", weights, s1)
+        x0 = _preprocess(cell.preprocess0, prefix + "preprocess0.", weights, relu0)
+        x1 = _preprocess(cell.preprocess1, prefix + "preprocess1.", weights, relu1)
         edges = [weights[prefix + name] for name in plan.names]
         mixture = mixtures[kind]
         if active is not None and plan.order is not None:  # what passes by does so with the weights of what runs
             mixture = mixture * torch.tensor(active[kind], dtype=mixture.dtype, device=mixture.device)
-        s0, s1 = s1, FastCell.apply(plan, torch.is_grad_enabled(), x0, x1, mixture, *edges)
-    features = s1.mean((1, 2))
+        state = FastCell.apply(plan, torch.is_grad_enabled(), x0, x1, mixture, *edges)
+        relu0, relu1 = relu1, torch.relu(state) if cell is not net.cells[-1] else state
+    features = state.mean((1, 2))
     if disturb is not None:
         assert not disturb.drop_path and disturb.skips is None, "drop-path and dropout of skips need the plain form"
         features = disturb.features(features)

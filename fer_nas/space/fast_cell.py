@@ -116,7 +116,7 @@ class CellPass(CellForward):
             self.units_backward(saved, source)
         if self.d_dilated is not None:
             if source.stride == 1:
-                self.to_relu(layout.from_parities(self.d_dilated, *saved.relu.shape[1:3]))
+                layout.add_from_parities(self.of_relu(saved), self.d_dilated)
             else:
                 self.of_relu(saved)[:, ::2, ::2].add_(self.d_dilated)
         dx = torch.ops.aten.threshold_backward(self.of_relu(saved), saved.relu, 0)
@@ -200,7 +200,6 @@ class CellPass(CellForward):
             self.to_relu(layout.sum_channels(dx, len(unit.places)))
 
     def depthwise_backward(self, unit: Depthwise, source: SourcePlan, g: Tensor) -> Tensor:
-        channels = self.plan.channels
         edges = [source.edges[place][0] for place in unit.places]
         if self.with_weights:
             middle = layout.some(unit.middle)
@@ -213,7 +212,7 @@ class CellPass(CellForward):
             d.mul_(self.parity_mask(d))
         dx, d_kernel = convs.depthwise_backward(d, unit.x, unit.kernel, unit.stride, self.with_weights)
         if d_kernel is not None:
-            for edge, part in zip(edges, d_kernel.split(channels), strict=True):
+            for edge, part in zip(edges, d_kernel.chunk(len(edges)), strict=True):
                 self.d_weights[edge_weight(edge, unit.operation, unit.leaves[0])] = part
         return dx
 

@@ -152,6 +152,9 @@ def _between_columns(x: Tensor) -> tuple[Tensor, Tensor]:
     """A picture with a column of zeros behind it and the same with one before it, (N, C, H, W + 1): the same memory,
     one pixel apart."""
     n, c, h, w = x.shape
+    if kernels.by_numba(x):
+        memory = kernels.cpu_pictures.between_columns(nhwc(x))
+        return nchw(memory[1:].view(n, h, w + 1, c)), nchw(memory[:-1].view(n, h, w + 1, c))
     memory = x.new_empty(n * h * (w + 1) + 1, c)
     left = memory[1:].view(n, h, w + 1, c)
     memory[0] = 0
@@ -190,7 +193,7 @@ def _products(d: Tensor, matrices: list[Tensor]) -> Tensor:
     if width <= NARROW:
         return torch.mm(d, torch.block_diag(*matrices))
     out = torch.empty_like(d)
-    for own, matrix, result in zip(d.split(width, 1), matrices, out.split(width, 1), strict=True):
+    for own, matrix, result in zip(d.chunk(count, 1), matrices, out.chunk(count, 1), strict=True):
         torch.mm(own, matrix, out=result)
     return out
 
@@ -209,12 +212,11 @@ def _apart(d: Tensor, count: int) -> Tensor:
 
 def point_gradients(g: Tensor, d: Tensor, count: int) -> list[Tensor]:
     """Gradients of the matrices of `products`, k of (C, C): gᵀ d of each edge's columns."""
-    width = d.shape[1] // count
-    parts = [slice(i * width, (i + 1) * width) for i in range(count)]
     if count > 1 and kernels.on_gpu(d):  # one product with blocks that nobody needs, instead of several that are narrow
-        all_pairs = torch.mm(g.t(), d)
+        all_pairs, width = torch.mm(g.t(), d), d.shape[1] // count
+        parts = [slice(i * width, (i + 1) * width) for i in range(count)]
         return [all_pairs[part, part] for part in parts]
-    return [torch.mm(g[:, part].t(), d[:, part]) for part in parts]
+    return [torch.mm(own.t(), read) for own, read in zip(g.chunk(count, 1), d.chunk(count, 1), strict=True)]
 
 
 # --- pools -----------------------------------------------------------------------------------------------------------

@@ -88,7 +88,7 @@ class CellForward:
         n, h, w = self.shape
         total = self.acc[node].add_(self.bias[node]).view(n, h, w, -1)
         if self.parity_acc is not None:
-            total.add_(layout.from_parities(self.parity_acc[node], h, w))
+            layout.add_from_parities(total, self.parity_acc[node])
         return total if self.by is None else self.by.join(total, node)
 
     def source_forward(self, x: Tensor, source: SourcePlan) -> Saved:
@@ -145,7 +145,12 @@ class CellForward:
                 node, row = next(jobs)
                 terms.setdefault((unit.parity, node), []).append((layout.some(unit.y), i * len(row), row))
         for (parity, node), found in terms.items():
-            kernels.cpu_kernels.add_scaled(self.targets(parity)[node], found)
+            if not parity:
+                kernels.cpu_kernels.add_scaled(self.acc[node], found)
+                continue
+            picture = self.acc[node].view(*self.shape, -1)
+            for y, first, row in found:
+                kernels.cpu_pictures.add_from_parities(picture, y, first, row)
 
     def targets(self, parity: bool) -> Tensor:
         """What the outputs of operations are added to, (nodes, M, C)."""

@@ -1,4 +1,4 @@
-"""Which kernels the fast form takes for a tensor: torch's operations, or its own in Triton or Numba where they serve."""
+"""Which kernels the fast form takes for a tensor: torch's operations, or its own in Triton or Numba."""
 
 from __future__ import annotations
 
@@ -11,9 +11,9 @@ except ImportError:  # torch for a CPU, and Windows, have no Triton
     gpu_kernels = None  # type: ignore[assignment]
 
 try:
-    from fer_nas.space import cpu_kernels
+    from fer_nas.space import cpu_kernels, cpu_pictures
 except ImportError:  # Numba is not there for every Python and machine
-    cpu_kernels = None  # type: ignore[assignment]
+    cpu_kernels = cpu_pictures = None  # type: ignore[assignment]
 
 THREADS = 2
 """Up to so many of torch's threads a kernel of Numba's on one is the faster way (1 and 2 were measured)."""

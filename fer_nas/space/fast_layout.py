@@ -71,11 +71,21 @@ def to_parities(x_NHWC: Tensor) -> Tensor:
 
     A convolution with dilation 2 is one without dilation on these.
     """
+    if kernels.by_numba(x_NHWC):
+        return kernels.cpu_pictures.to_parities(x_NHWC.contiguous())
     n, h, w, c = x_NHWC.shape
     if h % 2 or w % 2:
         x_NHWC = F.pad(x_NHWC, (0, 0, 0, w % 2, 0, h % 2))
     h, w = (h + 1) // 2, (w + 1) // 2
     return x_NHWC.reshape(n, h, 2, w, 2, c).permute(2, 4, 0, 1, 3, 5).reshape(4 * n, h, w, c)
+
+
+def add_from_parities(to_NHWC: Tensor, x_4NHWC: Tensor) -> None:
+    """to += the picture that these are the parities of."""
+    if kernels.by_numba(to_NHWC):
+        kernels.cpu_pictures.add_from_parities(to_NHWC, x_4NHWC)
+    else:
+        to_NHWC.add_(from_parities(x_4NHWC, *to_NHWC.shape[1:3]))
 
 
 def from_parities(x_4NHWC: Tensor, height: int, width: int) -> Tensor:

@@ -126,4 +126,19 @@ def test_nowhere_to_keep_what_was_compiled(monkeypatch: pytest.MonkeyPatch) -> N
         return real(**options)
 
     monkeypatch.setattr(cpu_kernels.numba, "njit", njit)
-    assert cpu_kernels._compiled(lambda x: x + 1)(2) == 3
+    assert cpu_kernels.compiled(lambda x: x + 1)(2) == 3
+
+
+@both
+@pytest.mark.parametrize("rows", [1, 9, 256])
+@pytest.mark.parametrize("count", [1, 2, 3])
+def test_add_scaled(count: int, rows: int, dtype: torch.dtype) -> None:
+    """Of matrices as wide as the sum, and of the middle of a wide one."""
+    for wide in (False, True):
+        to, *ys = drawn(1 + count, rows, 12 if wide else 4, dtype)
+        to, row, first = to[:, :4].contiguous(), torch.randn(count, 4, dtype=dtype), 4 if wide else 0
+        parts = [y[:, first : first + 4].double() for y in ys]
+        expected = to.double() + sum(y * r for y, r in zip(parts, row, strict=True))
+        size = to.abs() + sum(y.abs() * r.abs() for y, r in zip(parts, row, strict=True))
+        cpu_kernels.add_scaled(to, [(y, first, r) for y, r in zip(ys, row, strict=True)])
+        assert close(to, expected, size, dtype)
