@@ -126,13 +126,35 @@ def _norm(sums: Any, coefficient: Any, channels: int, pixels: int, eps: float, o
 
 
 @compiled
-def _norm_backward(sums: Any, means: Any, scales: Any, rows: Any, pixels: int, out: Any) -> None:
-    """fast_norms.Norm.backward: slope, by_y and constant, one row each."""
+def _solved(sums: Any, means: Any, scales: Any, rows: Any, pixels: int, slope: Any, out: Any) -> None:
+    """fast_norms.Norm.backward from the sums of g and g·y: slope, and A, B and c of y's gradient, a row each."""
     for i in range(sums.shape[1]):
         mean, scale, row = np.float64(means[i]), np.float64(scales[i]), np.float64(rows[i])
-        slope = scale * (sums[1, i] - mean * sums[0, i])
-        by_y = -row * scale * slope / pixels
-        out[0, i], out[1, i], out[2, i] = slope, by_y, -row * sums[0, i] / pixels - by_y * mean
+        steep = scale * (sums[1, i] - mean * sums[0, i])
+        by_y = -row * scale * steep / pixels
+        slope[i], out[0, i], out[1, i], out[2, i] = steep, row, by_y, -row * sums[0, i] / pixels - by_y * mean
+
+
+@compiled
+def _backward(g_MC: Any, y_MC: Any, mean: Any, scale: Any, row: Any, pixels: int, first: int, slope: Any) -> None:
+    """The gradient of y in y's place."""
+    columns = y_MC.shape[1]
+    last, sums, solved = first + columns, np.empty((2, columns)), np.empty((3, columns), y_MC.dtype)
+    _sums(g_MC, y_MC, sums)
+    _solved(sums, mean[first:last], scale[first:last], row[first:last], pixels, slope, solved)
+    _combined(g_MC, y_MC, solved[0], solved[1], solved[2])
+
+
+@compiled
+def _backward_of_relu(
+    g_MC: Any, y_MC: Any, mean: Any, scale: Any, row: Any, pixels: int, first: int, slope: Any, z_MC: Any
+) -> None:
+    """The same behind ReLU, whose output is z."""
+    columns = y_MC.shape[1]
+    last, sums, solved = first + columns, np.empty((2, columns)), np.empty((3, columns), y_MC.dtype)
+    _relu_backward(g_MC, z_MC, y_MC, sums)
+    _solved(sums, mean[first:last], scale[first:last], row[first:last], pixels, slope, solved)
+    _combined(g_MC, y_MC, solved[0], solved[1], solved[2])
 
 
 @compiled
@@ -217,11 +239,17 @@ def sums(x: Tensor, y: Tensor) -> Tensor:
     return out
 
 
-def relu_backward(g: Tensor, z: Tensor, y: Tensor) -> Tensor:
-    """g becomes zero where z is not positive; returns its `sums` with y."""
-    out = torch.empty(2, g.shape[1], dtype=torch.float64)
-    _relu_backward(array(g), array(z), array(y), out.numpy())
-    return out
+def backward(
+    g: Tensor, y: Tensor, mean: Tensor, scale: Tensor, row: Tensor, pixels: int, first: int, relu: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """fast_norms.Norm.backward of the norm's columns from `first` on; y's memory is the gradient's."""
+    slope = y.new_empty(y.shape[1])
+    given = array(g), array(y), array(mean), array(scale), array(row), pixels, first, slope.numpy()
+    if relu is None:
+        _backward(*given)
+    else:
+        _backward_of_relu(*given, array(relu))
+    return slope, y
 
 
 _NONE = torch.empty(0)
@@ -238,24 +266,11 @@ def norm(
     return out
 
 
-def norm_backward(parts: Tensor, mean: Tensor, scale: Tensor, row: Tensor, pixels: int) -> Tensor:
-    """(3, columns): slope, by_y, constant."""
-    out = row.new_empty(3, len(row))
-    _norm_backward(parts.numpy(), mean.numpy(), scale.numpy(), row.numpy(), pixels, out.numpy())
-    return out
-
-
 def scaled(y: Tensor, row: Tensor, bias: Tensor, relu: bool = False, out: Tensor | None = None) -> Tensor:
     """y·row + bias by column, and ReLU where asked for."""
     out = torch.empty_like(y) if out is None else out
     _scaled(array(y), array(row), array(bias), relu, out.numpy())
     return out
-
-
-def combined(g: Tensor, y: Tensor, row: Tensor, by_y: Tensor, constant: Tensor) -> Tensor:
-    """g·row + y·by_y + constant by column, in y's memory."""
-    _combined(array(g), array(y), array(row), array(by_y), array(constant))
-    return y
 
 
 def array(x: Tensor) -> Any:

@@ -11,14 +11,14 @@ edges side by side.
 
 from __future__ import annotations
 
-from typing import Any
+from collections.abc import Iterator, Sequence
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fer_nas.space import fast_convs as convs
-from fer_nas.space import fast_kernels as kernels
 from fer_nas.space import fast_layout as layout
 from fer_nas.space import fast_norms as norms
 from fer_nas.space.fast_forward import CellForward
@@ -37,6 +37,16 @@ from fer_nas.space.fast_plan import (
     places,
 )
 
+Some = TypeVar("Some", bound=Unit)
+
+
+def begins(units: Sequence[Some]) -> Iterator[tuple[Some, int]]:
+    """Each unit and its first column in the norm of all."""
+    columns = 0
+    for unit in units:
+        at, columns = columns, columns + layout.some(unit.y).shape[1]
+        yield unit, at
+
 
 class CellPass(CellForward):
     """One forward pass of a cell and its backward."""
@@ -47,19 +57,16 @@ class CellPass(CellForward):
         """wanted: whether the gradients of x0 and x1 are; where they are not, zeros come back in their place."""
         if not self.saved:
             raise RuntimeError("the fast form goes backward once: what lay between is freed on the way")
-        plan, channels = self.plan, self.plan.channels
+        plan = self.plan
         self.g = g.reshape(self.pixels, plan.nodes, -1).transpose(0, 1).contiguous()
         if self.by is not None:
             self.g = self.by.begin_backward(self.g)
-        self.total = self.g.new_empty(plan.nodes, channels)
         self.parity_g: dict[int, Tensor] = {}
         self.side_g: dict[tuple[Any, ...], Tensor] = {}
         self.d_mixture = torch.zeros_like(self.mixture)
         found: list[Tensor] = []
         for source in reversed(range(1 + plan.nodes)):
             # Sources are walked backwards: when one is reached, its nodes' gradients are complete.
-            if source >= 1 and not kernels.by_triton(self.g) and not kernels.by_numba(self.g):  # those take it along
-                torch.sum(self.g[source - 1], 0, out=self.total[source - 1])
             saved = self.saved.pop()
             assert saved is not None
             self.side_g.clear()
@@ -96,7 +103,12 @@ class CellPass(CellForward):
     def mixture_backward(self, saved: Saved, source: SourcePlan) -> None:
         """The mixture's gradient alone, of a source that nothing before it learns from."""
         if saved.units:
-            self.norms_backward(saved, source)
+            norm = layout.some(saved.norm)
+            self.to_mixture(
+                saved,
+                source,
+                [norm.slope(self.gradient(u, source), layout.some(u.y), at) for u, at in begins(saved.units)],
+            )
         if saved.linear:
             self.linear_mixture_backward(saved, source)
         for place, name, _, out, _, _ in saved.plain:
@@ -140,30 +152,20 @@ class CellPass(CellForward):
             self.d_relu = torch.zeros_like(saved.relu)
         return self.d_relu
 
-    def norms_backward(self, saved: Saved, source: SourcePlan) -> tuple[Tensor, Tensor]:
-        """Through the norms and the mixture of all units: what `norms.combined` needs of them, B and c by column."""
-        norm, channels = layout.some(saved.norm), self.plan.channels
-        entries, nodes = self.jobs(saved.units, source)
-        slope, by_y, constant = norm.measured_backward(
-            (self.gradient(unit, source) for unit in saved.units),
-            [layout.some(unit.y) for unit in saved.units],
-            lambda: self.total.index_select(0, places(tuple(nodes), norm.row.device)).view(-1),
-        )
-        self.d_mixture.view(-1).index_add_(0, entries, slope.view(-1, channels).sum(1))
-        return by_y, constant
+    def to_mixture(self, saved: Saved, source: SourcePlan, slopes: list[Tensor]) -> None:
+        """The mixture's gradient from its coefficients', by column, of all units."""
+        entries, _ = self.jobs(saved.units, source)
+        by_job = torch.cat(slopes).view(-1, self.plan.channels).sum(1)
+        self.d_mixture.view(-1).index_add_(0, entries, by_job)
 
     def units_backward(self, saved: Saved, source: SourcePlan) -> None:
-        """Through norms and mixture, then through each unit; separable convolutions go on inwards."""
-        by_y, constant = self.norms_backward(saved, source)
-        norm = layout.some(saved.norm)
-        inner: list[Tensor] = []
-        sums: list[Tensor] = []
-        start = 0
-        for unit in saved.units:
-            y = layout.some(unit.y)
-            part = slice(start, start + y.shape[1])
-            start = part.stop
-            g = norms.combined(self.gradient(unit, source), y, norm.row[part], by_y[part], constant[part])
+        """Unit by unit, while its gradient is in the cache: through norm and mixture, through the unit, and separable
+        convolutions on through their first stage."""
+        norm, first = layout.some(saved.norm), list(begins(saved.first))
+        slopes: list[Tensor] = []
+        for unit, at in begins(saved.units):
+            slope, g = norm.backward(self.gradient(unit, source), layout.some(unit.y), at)
+            slopes.append(slope)
             unit.y = None
             if isinstance(unit, Dense):
                 self.dense_backward(unit, source, saved, g)
@@ -172,32 +174,21 @@ class CellPass(CellForward):
             else:
                 dx = self.depthwise_backward(unit, source, g)
                 if unit.operation in SEPARABLE:
-                    y = layout.some(saved.first[len(inner)].y)
-                    step, of_step = norms.relu_backward(layout.matrix(dx), layout.matrix(unit.x), y)
-                    inner.append(step)
-                    if of_step is not None:
-                        sums.append(of_step)
+                    self.first_backward(*first.pop(0), source, saved, dx, unit.x)
                 else:
                     dx = layout.sum_channels(dx, len(unit.places))
                     self.d_dilated = dx if self.d_dilated is None else self.d_dilated.add_(dx)
-        if inner:
-            self.inner_backward(saved, source, inner, sums or None)
+        self.to_mixture(saved, source, slopes)
 
-    def inner_backward(
-        self, saved: Saved, source: SourcePlan, gradients: list[Tensor], sums: list[Tensor] | None
+    def first_backward(
+        self, unit: Depthwise, at: int, source: SourcePlan, saved: Saved, g: Tensor, relu: Tensor
     ) -> None:
-        """First stages of the separable convolutions, from the gradients behind their norms; `sums` as their norm
-        takes them."""
+        """The first stage of separable convolutions, from the gradient of what ReLU gave the second, (N, H, W, k·C)."""
         norm = layout.some(saved.first_norm)
-        _, by_y, constant = norm.measured_backward(gradients, [layout.some(unit.y) for unit in saved.first], sums=sums)
-        start = 0
-        for unit, g in zip(saved.first, gradients, strict=True):
-            part = slice(start, start + g.shape[1])
-            start = part.stop
-            step = norms.combined(g, layout.some(unit.y), norm.row[part], by_y[part], constant[part])
-            unit.y = None
-            dx = self.depthwise_backward(unit, source, step)
-            self.to_relu(layout.sum_channels(dx, len(unit.places)))
+        _, step = norm.backward(layout.matrix(g), layout.some(unit.y), at, layout.matrix(relu))
+        unit.y = None
+        dx = self.depthwise_backward(unit, source, step)
+        self.to_relu(layout.sum_channels(dx, len(unit.places)))
 
     def depthwise_backward(self, unit: Depthwise, source: SourcePlan, g: Tensor) -> Tensor:
         edges = [source.edges[place][0] for place in unit.places]

@@ -5,7 +5,6 @@ Shapes: M pixels of the batch; columns are channels of several operations side b
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -68,48 +67,39 @@ class Norm:
         by_column = torch.ones_like(total) if coefficient is None else coefficient.repeat_interleave(channels)
         return cls.of(total, squares, by_column, pixels)
 
-    def measured_backward(
-        self,
-        gs: Iterable[Tensor],
-        ys: list[Tensor],
-        total: Callable[[], Tensor] | None = None,
-        sums: list[Tensor] | None = None,
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        """`backward` from the gradients of outputs as in `measured`. total: their column sums, where they are known;
-        sums: of each of them, by `sums_with`, where those are."""
-        if kernels.by_triton(ys[0]):
-            parts = kernels.gpu_kernels.sum_parts(list(zip(gs, ys, strict=True)))
-            slope, by_y, constant = kernels.gpu_kernels.norm_backward(
-                parts, self.mean, self.scale, self.row, self.pixels
-            )
-            return slope, by_y, constant
-        if kernels.by_numba(ys[0]):
-            parts = torch.cat(sums or [sums_with(g, y) for g, y in zip(gs, ys, strict=True)], 1)
-            slope, by_y, constant = kernels.cpu_kernels.norm_backward(
-                parts, self.mean, self.scale, self.row, self.pixels
-            )
-            return slope, by_y, constant
-        if sums is not None:
-            return self.backward(*torch.cat(sums, 1))
-        if total is None:
-            return self.backward(*torch.cat([sums_with(g, y) for g, y in zip(gs, ys, strict=True)], 1))
-        cross, scratch = torch.empty_like(self.row), torch.empty_like(max(ys, key=Tensor.numel)).view(-1)
-        start = 0
-        for g, y in zip(gs, ys, strict=True):
-            part = slice(start, start + y.shape[1])
-            torch.sum(torch.mul(g, y, out=scratch[: y.numel()].view_as(y)), 0, out=cross[part])
-            start = part.stop
-        return self.backward(total(), cross)
-
-    def backward(self, total: Tensor, cross: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        """total: column sums of g, the gradient of out; cross: column sums of g·y.
-
-        Returns the coefficient's gradient by column, and B and c of y's gradient g·A + y·B + c.
+    def backward(
+        self, g_MC: Tensor, y_MC: Tensor, first: int = 0, relu_MC: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """From g, the gradient of out, or of ReLU(out) where that is given: the coefficient's gradient by column, (C,),
+        and y's. y and, with ReLU, g are used up. first: the norm's column that y begins with.
         """
-        slope = self.scale * torch.addcmul(cross, self.mean, total, value=-1)  # column sums of g·(y − mean)·s
-        by_y = self.row * self.scale * slope * (-1 / self.pixels)
-        constant = torch.addcmul(self.row * total * (-1 / self.pixels), by_y, self.mean, value=-1)
-        return slope, by_y, constant
+        if kernels.by_numba(y_MC):
+            return kernels.cpu_kernels.backward(
+                g_MC, y_MC, self.mean, self.scale, self.row, self.pixels, first, relu_MC
+            )
+        if relu_MC is not None:
+            g_MC = torch.ops.aten.threshold_backward(g_MC, relu_MC, 0)
+        slope, by_y, constant, row = self._solved(g_MC, y_MC, first)
+        if kernels.by_triton(y_MC):
+            return slope, kernels.gpu_kernels.combined(g_MC, y_MC, row, by_y, constant)
+        return slope, torch.addcmul(constant, g_MC, row).addcmul_(y_MC, by_y)
+
+    def slope(self, g_MC: Tensor, y_MC: Tensor, first: int = 0) -> Tensor:
+        """The coefficient's gradient alone."""
+        return self._solved(g_MC, y_MC, first)[0]
+
+    def _solved(self, g_MC: Tensor, y_MC: Tensor, first: int) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+        """The coefficient's gradient, B, c and A of y's gradient g·A + y·B + c."""
+        columns = slice(first, first + y_MC.shape[1])
+        mean, scale, row = self.mean[columns], self.scale[columns], self.row[columns]
+        if kernels.by_triton(y_MC):
+            parts = kernels.gpu_kernels.sum_parts([(g_MC, y_MC)])
+            return *kernels.gpu_kernels.norm_backward(parts, mean, scale, row, self.pixels), row
+        total, cross = sums_with(g_MC, y_MC).to(row.dtype)
+        slope = scale * torch.addcmul(cross, mean, total, value=-1)  # column sums of g·(y − mean)·s
+        by_y = row * scale * slope * (-1 / self.pixels)
+        constant = torch.addcmul(row * total * (-1 / self.pixels), by_y, mean, value=-1)
+        return slope, by_y, constant, row
 
 
 def sums_with(x_MC: Tensor, y_MC: Tensor, scratch: Tensor | None = None) -> Tensor:
@@ -133,23 +123,6 @@ def scaled(y_MC: Tensor, row: Tensor, bias: Tensor, relu: bool = False, out: Ten
     return result.relu_() if relu else result
 
 
-def combined(g_MC: Tensor, y_MC: Tensor, row: Tensor, by_y: Tensor, constant: Tensor) -> Tensor:
-    """g·row + y·by_y + constant by column; y is used up, its memory may be the result's."""
-    if kernels.by_triton(y_MC):
-        return kernels.gpu_kernels.combined(g_MC, y_MC, row, by_y, constant)
-    if kernels.by_numba(y_MC):
-        return kernels.cpu_kernels.combined(g_MC, y_MC, row, by_y, constant)
-    return torch.addcmul(constant, g_MC, row).addcmul_(y_MC, by_y)
-
-
-def relu_backward(g_MC: Tensor, z_MC: Tensor, y_MC: Tensor) -> tuple[Tensor, Tensor | None]:
-    """g where z, an output of ReLU, is not zero, and its `sums_with` y, but on a GPU; g is used up."""
-    if kernels.by_numba(g_MC):
-        return g_MC, kernels.cpu_kernels.relu_backward(g_MC, z_MC, y_MC)
-    g_MC = torch.ops.aten.threshold_backward(g_MC, z_MC, 0)
-    return g_MC, None if kernels.by_triton(g_MC) else sums_with(g_MC, y_MC)
-
-
 def standardize(x_MC: Tensor, out: Tensor | None = None) -> tuple[Tensor, Norm]:
     """(x − mean)·s by column."""
     norm = Norm.measured([x_MC], len(x_MC))
@@ -158,13 +131,8 @@ def standardize(x_MC: Tensor, out: Tensor | None = None) -> tuple[Tensor, Norm]:
 
 def standardize_backward(g_MC: Tensor, normal_MC: Tensor, norm: Norm) -> Tensor:
     """From standardized values, which are used up: s·(g − mean(g) − normal·mean(g·normal))."""
-    if kernels.by_triton(g_MC) or kernels.by_numba(g_MC):
-        plain = Norm(torch.zeros_like(norm.scale), torch.ones_like(norm.scale), norm.scale, norm.bias, norm.pixels)
-        _, by_y, constant = plain.measured_backward([g_MC], [normal_MC])
-        return combined(g_MC, normal_MC, norm.scale, by_y, constant)
-    total, cross = g_MC.sum(0), (g_MC * normal_MC).sum(0)
-    result = torch.addcmul(total * norm.scale * (-1 / norm.pixels), g_MC, norm.scale)
-    return result.addcmul_(normal_MC, cross * norm.scale * (-1 / norm.pixels))
+    ones = torch.ones_like(norm.scale)
+    return Norm(torch.zeros_like(ones), ones, norm.scale, norm.bias, norm.pixels).backward(g_MC, normal_MC)[1]
 
 
 class Standardize(torch.autograd.Function):

@@ -43,19 +43,6 @@ def test_sums(rows: int, columns: int, dtype: torch.dtype) -> None:
 
 @both
 @sizes
-def test_relu_backward(rows: int, columns: int, dtype: torch.dtype) -> None:
-    g, z, y = drawn(3, rows, columns, dtype)
-    z = torch.relu(z)
-    expected = torch.where(z > 0, g, 0)
-    found = cpu_kernels.relu_backward(g, z, y)
-    assert torch.equal(g, expected)
-    assert close(found[0], expected.double().sum(0), expected.abs().sum(0), dtype)
-    product = expected.double() * y.double()
-    assert close(found[1], product.sum(0), product.abs().sum(0), dtype)
-
-
-@both
-@sizes
 def test_scaled(rows: int, columns: int, dtype: torch.dtype) -> None:
     (y,), (row, bias) = drawn(1, rows, columns, dtype), torch.randn(2, columns, dtype=dtype)
     expected, size = y.double() * row + bias, y.abs() * row.abs() + bias.abs()
@@ -66,32 +53,38 @@ def test_scaled(rows: int, columns: int, dtype: torch.dtype) -> None:
 
 
 @both
-@sizes
-def test_combined(rows: int, columns: int, dtype: torch.dtype) -> None:
-    (g, y), (row, by_y, constant) = drawn(2, rows, columns, dtype), torch.randn(3, columns, dtype=dtype)
-    expected = g.double() * row + y.double() * by_y + constant
-    size = g.abs() * row.abs() + y.abs() * by_y.abs() + constant.abs()
-    before = g.clone()
-    assert cpu_kernels.combined(g, y, row, by_y, constant) is y  # in y's memory
-    assert close(y, expected, size, dtype) and torch.equal(g, before)
-
-
-@both
 @pytest.mark.parametrize("weighted", [False, True])
-def test_norm_and_its_backward(weighted: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_norm(weighted: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch) -> None:
     """Of two matrices side by side, against torch's operations in float64."""
-    ys, gs = drawn(2, 60, 6, dtype), drawn(2, 60, 6, dtype)
-    coefficient = torch.rand(4, dtype=dtype) if weighted else None
+    ys, coefficient = drawn(2, 60, 6, dtype), torch.rand(4, dtype=dtype) if weighted else None
     found = Norm.measured(ys, 60, coefficient, 3)
-    back = found.measured_backward(gs, ys)
     monkeypatch.setattr(fast_kernels, "cpu_kernels", None)
     wide = [y.double() for y in ys]
     expected = Norm.measured(wide, 60, None if coefficient is None else coefficient.double(), 3)
     for name in ("mean", "scale", "row", "bias"):
         value = getattr(expected, name)
         assert close(getattr(found, name), value, value.abs() + 1, dtype), name
-    for mine, other in zip(back, expected.measured_backward([g.double() for g in gs], wide), strict=True):
-        assert close(mine, other, 10 * (other.abs() + 1), dtype)
+
+
+@both
+@sizes
+@pytest.mark.parametrize("behind_relu", [False, True])
+def test_backward(
+    rows: int, columns: int, behind_relu: bool, dtype: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Of a norm's last columns, against torch's operations in float64; in y's memory, and g's where ReLU is undone."""
+    (y, g, z), vectors = drawn(3, rows, columns, dtype), torch.rand(4, 2 + columns, dtype=dtype)
+    relu, before = torch.relu(z) if behind_relu else None, g.clone()
+    wide, as_wide = [x.double().clone() for x in (g, y)], Norm(*vectors.double(), rows)
+    slope, found = Norm(*vectors, rows).backward(g, y, 2, relu)
+    assert found is y
+    assert torch.equal(g, torch.where(z > 0, before, 0) if behind_relu else before)
+    monkeypatch.setattr(fast_kernels, "cpu_kernels", None)
+    expected = as_wide.backward(*wide, 2, None if relu is None else relu.double())
+    size = rows * (1 + y.abs().max() + before.abs().max()).square()
+    for mine, other in zip((slope, found), expected, strict=True):
+        assert close(mine, other, size.expand_as(other), dtype)
+    assert not behind_relu or torch.equal(as_wide.slope(g.double(), wide[1], 2), expected[0])
 
 
 def test_a_column_without_spread() -> None:
