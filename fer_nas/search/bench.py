@@ -29,6 +29,7 @@ from fer_nas.progress import say
 from fer_nas.runtime import choose_device, describe_device, enough_memory, generator, many_steps, peak_memory_mib
 from fer_nas.search.methods import METHODS
 from fer_nas.search.run import Search
+from fer_nas.search.state import build
 from fer_nas.settings import override
 
 FORMS = {
@@ -110,9 +111,9 @@ class Contestant:
         )
         dataset = DataSet(name="noise", classes=tuple(map(str, range(CLASSES))), splits={"train": split})
         self.search = Search(config, RunFolder(Path("bench")), dataset, Console(quiet=True))  # nothing is written
-        supernet = self.search.state.task.supernet
         if form == "plain":
-            supernet.to(memory_format=torch.contiguous_format)
+            self.search.state = build(config, dataset, self.search.device, memory_format=torch.contiguous_format)
+        supernet = self.search.state.task.supernet
         if form == "compiled":
             for cell in supernet.cells:
                 cell.compile()

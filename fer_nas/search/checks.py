@@ -17,7 +17,6 @@ from fer_nas import parallel
 from fer_nas.bilevel.hessian import dominant_eigenvalue
 from fer_nas.bilevel.implicit import Neumann
 from fer_nas.bilevel.protocol import Batch, Hypergradient, InnerStep, Params, Stateful
-from fer_nas.bilevel.response import plain_weights
 from fer_nas.bilevel.stn import STN
 from fer_nas.config import SearchConfig
 from fer_nas.data import batches
@@ -101,11 +100,10 @@ def drawn(state: State, draw: torch.Generator | None) -> CellSearch:
 
 def plain_form(task: CellSearch, state: State) -> tuple[CellSearch, Params]:
     """The task in the plain form without best responses, and the weights that the network has at the present λ."""
-    plain, arch, weights = copy.copy(task), state.arch.detach(), task.weights()
-    if task.learner is not None:
-        response = state.method.respond(arch, arch) if isinstance(state.method, STN) else None
-        weights = plain_weights(task.learner, weights, response)
-    plain.learner, plain.fast, plain.replay = None, False, None
+    plain, arch = copy.copy(task), state.arch.detach()
+    response = state.method.respond(arch, arch) if isinstance(state.method, STN) else None
+    weights = task.plain(task.weights(), response)
+    plain.learner, plain.packed, plain.fast, plain.replay = None, None, False, None
     return plain, {name: w.detach() for name, w in weights.items()}
 
 

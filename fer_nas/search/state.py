@@ -81,7 +81,7 @@ class State:
     def checkpoint(self) -> dict[str, Any]:
         return {
             "kind": "search",
-            "weights": {name: w.detach() for name, w in self.task.weights().items()},
+            "weights": {name: w.detach() for name, w in self.task.parameters().items()},
             "arch": self.arch.detach(),
             "kept": self.task.supernet.kept or {},
             "weights_optimizer": self.weights_optimizer.state_dict(),
@@ -94,7 +94,7 @@ class State:
             raise InputError(f"{where} is not the checkpoint of a search")
         with fits_checkpoint(where):
             with torch.no_grad():
-                for name, parameter in self.task.weights().items():
+                for name, parameter in self.task.parameters().items():
                     parameter.copy_(saved["weights"][name])
                 self.arch.copy_(saved["arch"])
             self.weights_optimizer.load_state_dict(saved["weights_optimizer"])
@@ -110,8 +110,12 @@ def build(
     *,
     number: int = 0,
     kept: dict[str, Tensor] | None = None,
+    memory_format: torch.memory_format = torch.channels_last,
 ) -> State:
-    """What a search starts with, or stage `number` of it, over the operations `kept`."""
+    """What a search starts with, or stage `number` of it, over the operations `kept`.
+
+    memory_format: of the network's weights, which its images take over.
+    """
     seed = config.run.seed
     stage, again = plan(config)[number], (number,) if number else ()
     torch.manual_seed(generator(seed, "weights", number).initial_seed() if number else seed)
@@ -155,7 +159,7 @@ def build(
         )
     if stage.skip_dropout:
         wanted = "plain"
-    supernet = supernet.to(device).to(memory_format=torch.channels_last)
+    supernet = supernet.to(device).to(memory_format=memory_format)  # type: ignore[call-overload]
     learner = None
     if row.response:
         chosen = form(config.response)
@@ -167,7 +171,7 @@ def build(
             generator=generator(seed, "response", *again),
         )
     graphs = config.arch.graphs and device.type == "cuda" and parallel.count() == 1 and not needs_plain_form(config)
-    task = CellSearch(supernet, space, wanted, learner=learner, tuned=tuned, graphs=graphs)
+    task = CellSearch(supernet, space, wanted, learner=learner, tuned=tuned, graphs=graphs, pack=True)
     arch = task.initial_hyper(generator(seed, "arch", *again)).to(device).requires_grad_()
     w = config.weights
     return State(

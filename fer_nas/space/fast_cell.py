@@ -12,6 +12,7 @@ edges side by side.
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from functools import partial
 from typing import Any, TypeVar
 
 import torch
@@ -19,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fer_nas.space import fast_convs as convs
+from fer_nas.space import fast_lanes as lanes
 from fer_nas.space import fast_layout as layout
 from fer_nas.space import fast_norms as norms
 from fer_nas.space.fast_forward import CellForward
@@ -124,17 +126,27 @@ class CellPass(CellForward):
     def source_backward(self, saved: Saved, source: SourcePlan) -> Tensor:
         self.d_relu: Tensor | None = None
         self.d_dilated: Tensor | None = None
-        if saved.units:
-            self.units_backward(saved, source)
+        if self.forks:  # what lanes share is there before them
+            for unit in saved.units:
+                self.gradient(unit, source)
+        self.fork = lanes.Fork(saved.x, self.forks)
+        slopes = self.units_backward(saved, source)
+        through: Tensor | None = None
+        if saved.linear:
+            with self.fork.lane("pools"):
+                through = self.linear_backward(saved, source)
+        self.fork.join()
+        if slopes:
+            self.to_mixture(saved, source, slopes)
         if self.d_dilated is not None:
             if source.stride == 1:
                 layout.add_from_parities(self.of_relu(saved), self.d_dilated)
             else:
                 self.of_relu(saved)[:, ::2, ::2].add_(self.d_dilated)
         dx = torch.ops.aten.threshold_backward(self.of_relu(saved), saved.relu, 0)
-        del self.d_relu, self.d_dilated
-        if saved.linear:
-            self.linear_backward(saved, source, dx)
+        del self.d_relu, self.d_dilated, self.fork
+        if through is not None:
+            dx.add_(through)
         for place, name, leaf, out, leaves, inside in saved.plain:
             g = self.plain_mixture_backward(source, place, name, out)
             grads = torch.autograd.grad(out, [leaf, *(inside if self.with_weights else [])], g)
@@ -144,10 +156,22 @@ class CellPass(CellForward):
 
     def to_relu(self, step: Tensor) -> None:
         """Add to the gradient of ReLU(x), which takes the memory of the first step, (N, H, W, C)."""
-        self.d_relu = step.contiguous() if self.d_relu is None else self.d_relu.add_(step)
+
+        def add() -> None:
+            self.d_relu = step.contiguous() if self.d_relu is None else self.d_relu.add_(step)
+
+        self.fork.after(add)
+
+    def to_dilated(self, step: Tensor) -> None:
+        """The same of what dilated convolutions read."""
+
+        def add() -> None:
+            self.d_dilated = step if self.d_dilated is None else self.d_dilated.add_(step)
+
+        self.fork.after(add)
 
     def of_relu(self, saved: Saved) -> Tensor:
-        """That gradient, zeros before the first step."""
+        """The gradient of ReLU(x), zeros before the first step."""
         if self.d_relu is None:
             self.d_relu = torch.zeros_like(saved.relu)
         return self.d_relu
@@ -158,27 +182,27 @@ class CellPass(CellForward):
         by_job = torch.cat(slopes).view(-1, self.plan.channels).sum(1)
         self.d_mixture.view(-1).index_add_(0, entries, by_job)
 
-    def units_backward(self, saved: Saved, source: SourcePlan) -> None:
+    def units_backward(self, saved: Saved, source: SourcePlan) -> list[Tensor]:
         """Unit by unit, while its gradient is in the cache: through norm and mixture, through the unit, and separable
-        convolutions on through their first stage."""
-        norm, first = layout.some(saved.norm), list(begins(saved.first))
+        convolutions on through their first stage. Returns the gradients of the mixture's coefficients by column."""
+        first = list(begins(saved.first))
         slopes: list[Tensor] = []
         for unit, at in begins(saved.units):
-            slope, g = norm.backward(self.gradient(unit, source), layout.some(unit.y), at)
-            slopes.append(slope)
-            unit.y = None
-            if isinstance(unit, Dense):
-                self.dense_backward(unit, source, saved, g)
-            elif isinstance(unit, Pointwise):
-                self.pointwise_backward(unit, source, saved, g)
-            else:
-                dx = self.depthwise_backward(unit, source, g)
-                if unit.operation in SEPARABLE:
-                    self.first_backward(*first.pop(0), source, saved, dx, unit.x)
+            with self.fork.lane(unit.operation):
+                slope, g = layout.some(saved.norm).backward(self.gradient(unit, source), layout.some(unit.y), at)
+                slopes.append(slope)
+                unit.y = None
+                if isinstance(unit, Dense):
+                    self.dense_backward(unit, source, saved, g)
+                elif isinstance(unit, Pointwise):
+                    self.pointwise_backward(unit, source, saved, g)
                 else:
-                    dx = layout.sum_channels(dx, len(unit.places))
-                    self.d_dilated = dx if self.d_dilated is None else self.d_dilated.add_(dx)
-        self.to_mixture(saved, source, slopes)
+                    dx = self.depthwise_backward(unit, source, g)
+                    if unit.operation in SEPARABLE:
+                        self.first_backward(*first.pop(0), source, saved, dx, unit.x)
+                    else:
+                        self.to_dilated(self.over_edges(dx))
+        return slopes
 
     def first_backward(
         self, unit: Depthwise, at: int, source: SourcePlan, saved: Saved, g: Tensor, relu: Tensor
@@ -188,7 +212,11 @@ class CellPass(CellForward):
         _, step = norm.backward(layout.matrix(g), layout.some(unit.y), at, layout.matrix(relu))
         unit.y = None
         dx = self.depthwise_backward(unit, source, step)
-        self.to_relu(layout.sum_channels(dx, len(unit.places)))
+        self.to_relu(self.over_edges(dx))
+
+    def over_edges(self, dx: Tensor) -> Tensor:
+        """The gradient of what several edges read, (N, H, W, C), from theirs side by side or their sum."""
+        return layout.sum_channels(dx, dx.shape[3] // self.plan.channels)
 
     def depthwise_backward(self, unit: Depthwise, source: SourcePlan, g: Tensor) -> Tensor:
         edges = [source.edges[place][0] for place in unit.places]
@@ -220,8 +248,12 @@ class CellPass(CellForward):
             if source.stride == 1:
                 self.to_relu(picture)
             else:
-                view = self.of_relu(saved)[:, i::2, i::2]
-                view.add_(picture[:, : view.shape[1], : view.shape[2]])
+                self.fork.after(partial(self.to_half, saved, i, picture))
+
+    def to_half(self, saved: Saved, start: int, step: Tensor) -> None:
+        """Add to every second pixel of ReLU(x)'s gradient."""
+        view = self.of_relu(saved)[:, start::2, start::2]
+        view.add_(step[:, : view.shape[1], : view.shape[2]])
 
     def dense_backward(self, unit: Dense, source: SourcePlan, saved: Saved, g: Tensor) -> None:
         dx, dw, _ = convs.conv_backward(
@@ -245,20 +277,24 @@ class CellPass(CellForward):
         self.d_mixture.view(-1).index_add_(0, places(entries, d_mix.device), values_of)
         return g
 
-    def linear_backward(self, saved: Saved, source: SourcePlan, dx: Tensor) -> None:
+    def linear_backward(self, saved: Saved, source: SourcePlan) -> Tensor:
+        """The source's gradient by its pools and skip connections."""
         values, mix, names = layout.some(saved.linear_values), layout.some(saved.linear_mix), saved.linear
         g = self.linear_mixture_backward(saved, source)
         d_values = torch.mm(mix.t(), g).view_as(values)
+        total: Tensor | None = None
         for column, name in enumerate(names):
             if name in SKIPS:
-                dx.add_(d_values[column].view_as(dx))
-                continue
-            step = norms.standardize_backward(d_values[column], values[column], saved.pool_norm[name])
-            picture = step.view(*self.shape, -1)
-            if name == "max_pool_3x3":
-                dx.add_(convs.max_pool_backward(picture, saved.x, layout.some(saved.pool_where), source.stride))
+                step = d_values[column].view_as(saved.x)
             else:
-                dx.add_(convs.avg_pool_backward(picture, saved.x, source.stride))
+                by_norm = norms.standardize_backward(d_values[column], values[column], saved.pool_norm[name])
+                picture = by_norm.view(*self.shape, -1)
+                if name == "max_pool_3x3":
+                    step = convs.max_pool_backward(picture, saved.x, layout.some(saved.pool_where), source.stride)
+                else:
+                    step = convs.avg_pool_backward(picture, saved.x, source.stride)
+            total = step if total is None else total.add_(step)
+        return layout.some(total)
 
 
 class FastCell(torch.autograd.Function):

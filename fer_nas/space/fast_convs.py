@@ -22,7 +22,9 @@ T = TypeVar("T")
 
 
 def depthwise(x_NHWC: Tensor, weight: Tensor, stride: int) -> Tensor:
-    """weight (C, 1, k, k), padding k // 2."""
+    """weight (C, 1, k, k), padding k // 2. With kernels of our own x may have fewer channels: see `beside`."""
+    if kernels.by_triton(x_NHWC):
+        return kernels.gpu_depthwise.forward(x_NHWC.contiguous(), weight, stride)
 
     def convolved(x: Tensor) -> Tensor:
         return nhwc(F.conv2d(x, weight, stride=stride, padding=weight.shape[-1] // 2, groups=weight.shape[0]))
@@ -69,10 +71,19 @@ def conv_backward(
     )
 
 
+def beside(x_NHWC: Tensor, times: int) -> Tensor:
+    """What `depthwise` reads x as for several edges side by side: x itself where its kernels read it for each."""
+    return x_NHWC if kernels.by_triton(x_NHWC) else repeat_channels(x_NHWC, times)
+
+
 def depthwise_backward(
     g_NHWC: Tensor, x_NHWC: Tensor, weight: Tensor, stride: int, with_weight: bool
 ) -> tuple[Tensor, Tensor | None]:
     """Gradients of `depthwise`'s input and, where asked for, of its weight."""
+    if kernels.by_triton(g_NHWC):
+        own, g_NHWC, x_NHWC = kernels.gpu_depthwise, g_NHWC.contiguous(), x_NHWC.contiguous()
+        d_weight = own.weight_gradient(g_NHWC, x_NHWC, weight.shape[-1], stride) if with_weight else None
+        return own.input_gradient(g_NHWC, x_NHWC, weight, stride), d_weight
     g, x, groups, kernel = nchw(g_NHWC), nchw(x_NHWC), weight.shape[0], weight.shape[-1]
     split = _split_weight_gradient(x, kernel, stride) if with_weight else None
     padding = (kernel // 2, kernel // 2)

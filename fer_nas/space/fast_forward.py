@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
 
 import torch
 from torch import Tensor
@@ -12,6 +11,7 @@ from torch.nn import functional as F
 
 from fer_nas.space import fast_convs as convs
 from fer_nas.space import fast_kernels as kernels
+from fer_nas.space import fast_lanes as lanes
 from fer_nas.space import fast_layout as layout
 from fer_nas.space import fast_norms as norms
 from fer_nas.space.fast_partial import PassBy
@@ -31,20 +31,11 @@ from fer_nas.space.fast_plan import (
     places,
 )
 
-AnyUnit = TypeVar("AnyUnit", Depthwise, Pointwise, Dense)
-
 CHUNK_BYTES = 2**20  # edges go side by side up to this size of their outputs, on a CPU; on a GPU all of a source do
 
 
 def _chunks(ends: Sequence[int], size: int) -> list[tuple[int, ...]]:
     return [tuple(ends[i : i + size]) for i in range(0, len(ends), size)]
-
-
-def sums(units: Sequence[Unit]) -> list[Tensor] | None:
-    """Those of all units, where they were taken."""
-    if units[0].sums is None:
-        return None
-    return [layout.some(unit.sums) for unit in units]
 
 
 class CellForward:
@@ -58,6 +49,7 @@ class CellForward:
         self.saved: list[Saved | None] = []
         self.column = {name: o for o, name in enumerate(plan.operations)}
         self.mask: Tensor | None = None
+        self.forks = lanes.wanted(mixture)
         self.by = None if plan.order is None else PassBy(plan.order, plan.channels, mixture)
         self.d_weights: Weights = {}
 
@@ -67,7 +59,6 @@ class CellForward:
         plan = self.plan
         self.with_weights = with_weights
         self.acc = x0.new_zeros(plan.nodes, self.pixels, plan.channels)
-        self.scratch = x0.new_empty(0)
         self.parity_acc: Tensor | None = None
         self.bias = x0.new_zeros(plan.nodes, plan.channels)
         states = [x0, x1]
@@ -81,7 +72,7 @@ class CellForward:
             if keep:
                 self.saved.append(saved)
         states.append(self.finish_node(plan.nodes - 1))
-        del self.acc, self.parity_acc, self.bias, self.scratch
+        del self.acc, self.parity_acc, self.bias
         return torch.cat(states[2:], dim=3)
 
     def finish_node(self, node: int) -> Tensor:
@@ -93,14 +84,36 @@ class CellForward:
 
     def source_forward(self, x: Tensor, source: SourcePlan) -> Saved:
         saved = Saved(x, torch.relu(x))
-        self.pools_and_skips(saved, source)
-        self.depthwise(saved, source)
-        self.pointwise(saved, source)
-        self.dense(saved, source)
+        planned = self.depthwise_plan(saved, source)
+        first_sums, sums = self.room_for_sums(x, source, SEPARABLE), self.room_for_sums(x, source, self.normed(source))
+        fork = lanes.Fork(x, self.forks)
+        with fork.lane("pools"):
+            self.pools_and_skips(saved, source)
+        for name, chunk, stride, picture, parity in planned:
+            with fork.lane(name):
+                unit = self.depthwise_unit(source, name, ("1.weight", "2.weight"), chunk, stride, picture, parity)
+                (sums if name in DILATED else first_sums).take(layout.some(unit.y))
+            (saved.units if name in DILATED else saved.first).append(unit)
+        with fork.lane("pointwise"):
+            self.pointwise(saved, source, sums)
+            self.dense(saved, source, sums)
+        fork.join()
+        if saved.first:
+            self.second_stage(saved, source, first_sums, sums)
         self.plain(saved, source)
         if saved.units:
-            self.add_units(saved, source)
+            self.add_units(saved, source, sums)
         return saved
+
+    def normed(self, source: SourcePlan) -> tuple[str, ...]:
+        """Operations whose outputs are units of a source."""
+        return (*SEPARABLE, *DILATED, "conv_1x1", "conv_3x3", *(SKIPS if source.stride == 2 else ()))
+
+    def room_for_sums(self, like: Tensor, source: SourcePlan, names: Sequence[str]) -> norms.Sums:
+        n, h, w = self.shape
+        rows = 4 * n * ((h + 1) // 2) * ((w + 1) // 2) if self.odd else self.pixels  # as parities
+        edges = sum(len(source.active.get(name, ())) for name in names)
+        return norms.Sums(like, rows, edges * self.plan.channels)
 
     def entry(self, edge: int, operation: str) -> int:
         """Where the mixture's weight of an operation stands in the flattened (E, O)."""
@@ -112,13 +125,11 @@ class CellForward:
         entries = tuple(self.entry(edge, operation) for edge, _, operation in jobs)
         return places(entries, self.mixture.device), [node for _, node, _ in jobs]
 
-    def add_units(self, saved: Saved, source: SourcePlan) -> None:
+    def add_units(self, saved: Saved, source: SourcePlan, sums: norms.Sums) -> None:
         entries, nodes = self.jobs(saved.units, source)
         coefficient = self.mixture.reshape(-1).index_select(0, entries)
         channels, job = self.plan.channels, 0
-        saved.norm = norm = norms.Norm.measured(
-            [layout.some(unit.y) for unit in saved.units], self.pixels, coefficient, channels, sums(saved.units)
-        )
+        saved.norm = norm = norms.Norm.measured(sums, self.pixels, coefficient, channels)
         self.bias.index_add_(0, places(tuple(nodes), norm.row.device), norm.bias.view(-1, channels))
         if kernels.by_numba(norm.row):
             self.add_terms(saved.units, nodes, norm.row.view(-1, channels))
@@ -191,12 +202,15 @@ class CellForward:
         flat.addmm_(mix, values.view(len(names), -1))
         saved.linear, saved.linear_values, saved.linear_mix = names, values, mix
 
-    def depthwise(self, saved: Saved, source: SourcePlan) -> None:
+    def depthwise_plan(self, saved: Saved, source: SourcePlan) -> list[tuple[str, tuple[int, ...], int, Tensor, bool]]:
+        """What goes together: operation, places of its edges, stride, the picture that it reads (for all of them side
+        by side), and whether that is its parities."""
         x, channels = saved.relu, self.plan.channels
         fitting = max(1, CHUNK_BYTES // (self.pixels * channels * x.element_size()))
         together = len(source.edges) if kernels.on_gpu(x) else fitting
         dilated: Tensor | None = None
-        self.side_x: dict[tuple[int, int], Tensor] = {}
+        side_x: dict[tuple[int, int], Tensor] = {}
+        found = []
         for name in (*SEPARABLE, *DILATED):
             for chunk in _chunks(source.active.get(name, ()), together):
                 stride, picture, parity = source.stride, x, False
@@ -204,21 +218,30 @@ class CellForward:
                     parity, stride = stride == 1, 1
                     if dilated is None:
                         dilated = layout.to_parities(x) if parity else x[:, ::2, ::2].contiguous()
+                        if parity and self.odd:
+                            self.parity_mask(x)  # before there are lanes
                     picture = dilated
-                unit = self.depthwise_unit(source, name, ("1.weight", "2.weight"), chunk, stride, picture, parity)
-                (saved.units if name in DILATED else saved.first).append(unit)
-        del self.side_x
-        if saved.first:
-            ys = [layout.some(unit.y) for unit in saved.first]
-            saved.first_norm = norm = norms.Norm.measured(ys, self.pixels, sums=sums(saved.first))
-            start = 0
-            for unit, y in zip(saved.first, ys, strict=True):
-                part = slice(start, start + y.shape[1])
-                start = part.stop
+                key = (picture.data_ptr(), len(chunk))
+                if key not in side_x:
+                    side_x[key] = convs.beside(picture, len(chunk))
+                found.append((name, chunk, stride, side_x[key], parity))
+        return found
+
+    def second_stage(self, saved: Saved, source: SourcePlan, first_sums: norms.Sums, sums: norms.Sums) -> None:
+        """Of separable convolutions: from the norms of the first."""
+        saved.first_norm = norm = norms.Norm.measured(first_sums, self.pixels)
+        fork, start = lanes.Fork(saved.x, self.forks), 0
+        for unit in saved.first:
+            y = layout.some(unit.y)
+            part = slice(start, start + y.shape[1])
+            start = part.stop
+            with fork.lane(unit.operation):
                 z = norms.scaled(y, norm.row[part], norm.bias[part], relu=True).view(*self.shape, -1)
-                saved.units.append(
-                    self.depthwise_unit(source, unit.operation, ("5.weight", "6.weight"), unit.places, 1, z, False)
-                )
+                name, leaves = unit.operation, ("5.weight", "6.weight")
+                second = self.depthwise_unit(source, name, leaves, unit.places, 1, z, False)
+                sums.take(layout.some(second.y))
+            saved.units.append(second)
+        fork.join()
 
     def depthwise_unit(
         self, source: SourcePlan, name: str, leaves: tuple[str, str], chunk: tuple[int, ...], stride: int, x: Tensor,
@@ -229,33 +252,13 @@ class CellForward:
         kernels = [self.weights[edge_weight(edge, name, leaves[0])] for edge in edges]
         points = [self.weights[edge_weight(edge, name, leaves[1])].view(channels, channels) for edge in edges]
         kernel = kernels[0] if len(chunk) == 1 else torch.cat(kernels)
-        if x.shape[3] != kernel.shape[0]:
-            x = self.beside(x, len(chunk))
         d = convs.depthwise(x, kernel, stride)
         if parity and self.odd:
             d.mul_(self.parity_mask(d))
         d = layout.matrix(d)
         y = convs.products(d, points)
         kept = d if self.with_weights else None
-        return self.summed(Depthwise(name, leaves, chunk, stride, x, kernel, points, parity, kept, y))
-
-    def summed(self, unit: AnyUnit) -> AnyUnit:
-        """With the sums that its norm needs; on a GPU the norm takes them of all units at once."""
-        y = layout.some(unit.y)
-        if kernels.by_numba(y):
-            unit.sums = norms.sums_with(y, y)
-        elif not kernels.by_triton(y):
-            if self.scratch.numel() < y.numel():
-                self.scratch = torch.empty_like(y).view(-1)
-            unit.sums = norms.sums_with(y, y, self.scratch[: y.numel()].view_as(y))
-        return unit
-
-    def beside(self, x: Tensor, times: int) -> Tensor:
-        """x for several edges side by side, the same memory for both sizes of kernels."""
-        key = (x.data_ptr(), times)
-        if key not in self.side_x:
-            self.side_x[key] = layout.repeat_channels(x, times)
-        return self.side_x[key]
+        return Depthwise(name, leaves, chunk, stride, x, kernel, points, parity, kept, y)
 
     def parity_mask(self, like: Tensor) -> Tensor:
         """One where a pixel of the parities is a pixel of the picture, (4·N, h, w, 1)."""
@@ -263,7 +266,7 @@ class CellForward:
             self.mask = layout.to_parities(like.new_ones(*self.shape, 1))
         return self.mask
 
-    def pointwise(self, saved: Saved, source: SourcePlan) -> None:
+    def pointwise(self, saved: Saved, source: SourcePlan, sums: norms.Sums) -> None:
         found: list[tuple[str, list[str], list[Tensor]]] = []
         x, channels = saved.relu, self.plan.channels
         if source.active.get("conv_1x1"):
@@ -280,13 +283,16 @@ class CellForward:
                 for d, point in zip(inputs, points, strict=True):
                     torch.mm(d, point.t(), out=y[:, start : start + len(point)])
                     start += len(point)
-                saved.units.append(self.summed(Pointwise(name, (place,), inputs, [points], y)))
+                sums.take(y)
+                saved.units.append(Pointwise(name, (place,), inputs, [points], y))
 
-    def dense(self, saved: Saved, source: SourcePlan) -> None:
+    def dense(self, saved: Saved, source: SourcePlan, sums: norms.Sums) -> None:
         for place in source.active.get("conv_3x3", ()):
             weight = self.weights[edge_weight(source.edges[place][0], "conv_3x3", "1.weight")]
             out = F.conv2d(layout.nchw(saved.relu), weight, stride=source.stride, padding=1)
-            saved.units.append(self.summed(Dense("conv_3x3", (place,), weight, layout.matrix(layout.nhwc(out)))))
+            y = layout.matrix(layout.nhwc(out))
+            sums.take(y)
+            saved.units.append(Dense("conv_3x3", (place,), weight, y))
 
     def plain(self, saved: Saved, source: SourcePlan) -> None:
         """Operations without a fast form run by their module, recorded for autograd."""

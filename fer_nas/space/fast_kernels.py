@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 try:
-    from fer_nas.space import gpu_kernels
+    from fer_nas.space import gpu_depthwise, gpu_kernels
 except ImportError:  # torch for a CPU, and Windows, have no Triton
-    gpu_kernels = None  # type: ignore[assignment]
+    gpu_depthwise = gpu_kernels = None  # type: ignore[assignment]
 
 try:
     from fer_nas.space import cpu_kernels, cpu_pictures

@@ -17,6 +17,35 @@ from fer_nas.space import fast_kernels as kernels
 EPS = 1e-5  # nn.BatchNorm2d's
 
 
+class Sums:
+    """Column sums and sums of squares of several matrices side by side, taken as these come: on a CPU best while a
+    matrix is still in its cache, on a GPU each in its own lane."""
+
+    def __init__(self, like: Tensor, rows: int, columns: int) -> None:
+        """rows, columns: the most that a matrix has, and of all of them together."""
+        self.dtype, self.found, self.columns = like.dtype, list[Tensor](), 0
+        self.scratch = like.new_empty(0)
+        self.parts = kernels.gpu_kernels.Parts(like, rows, columns) if kernels.by_triton(like) else None
+
+    def take(self, y_MC: Tensor) -> None:
+        """Those of the next columns. Rows of zeros beyond the pixels are allowed."""
+        if self.parts is not None:
+            self.parts.add(y_MC, y_MC, self.columns)
+        elif kernels.by_numba(y_MC) or kernels.on_gpu(y_MC):  # lanes there share no memory
+            self.found.append(sums_with(y_MC, y_MC))
+        else:
+            if self.scratch.numel() < y_MC.numel():
+                self.scratch = torch.empty_like(y_MC).view(-1)
+            self.found.append(sums_with(y_MC, y_MC, self.scratch[: y_MC.numel()].view_as(y_MC)))
+        self.columns += y_MC.shape[1]
+
+    def all(self) -> Tensor:
+        """(2, columns), or in parts, (P, 2, columns), by kernels on a GPU."""
+        if self.parts is not None:
+            return self.parts.values
+        return self.found[0] if len(self.found) == 1 else torch.cat(self.found, 1)
+
+
 @dataclass
 class Norm:
     """BatchNorm without an affine part of many columns at once, each times a coefficient: out = y·A + b per column.
@@ -40,28 +69,14 @@ class Norm:
         return cls(mean, scale, row, -mean * row, pixels)
 
     @classmethod
-    def measured(
-        cls,
-        ys: list[Tensor],
-        pixels: int,
-        coefficient: Tensor | None = None,
-        channels: int = 1,
-        sums: list[Tensor] | None = None,
-    ) -> Norm:
-        """Of the columns of `ys` side by side; coefficient: one for each `channels` columns, 1 where not given.
-
-        Some of `ys` may have rows of zeros beyond the pixels. sums: of each of `ys`, by `sums_with`, where they are
-        known.
-        """
-        if kernels.by_triton(ys[0]):
-            parts = kernels.gpu_kernels.sum_parts([(y, y) for y in ys])
+    def measured(cls, sums: Sums, pixels: int, coefficient: Tensor | None = None, channels: int = 1) -> Norm:
+        """By the sums of all columns; coefficient: one for each `channels` columns, 1 where not given."""
+        parts = sums.all()
+        if kernels.by_triton(parts):
             mean, scale, row, bias = kernels.gpu_kernels.norm(parts, coefficient, channels, pixels, EPS)
             return cls(mean, scale, row, bias, pixels)
-        if sums is None:
-            sums = [sums_with(y, y) for y in ys]
-        parts = sums[0] if len(sums) == 1 else torch.cat(sums, 1)
-        if kernels.by_numba(ys[0]):
-            mean, scale, row, bias = kernels.cpu_kernels.norm(parts, coefficient, channels, pixels, EPS, ys[0].dtype)
+        if kernels.by_numba(parts):
+            mean, scale, row, bias = kernels.cpu_kernels.norm(parts, coefficient, channels, pixels, EPS, sums.dtype)
             return cls(mean, scale, row, bias, pixels)
         total, squares = parts
         by_column = torch.ones_like(total) if coefficient is None else coefficient.repeat_interleave(channels)
@@ -93,7 +108,7 @@ class Norm:
         columns = slice(first, first + y_MC.shape[1])
         mean, scale, row = self.mean[columns], self.scale[columns], self.row[columns]
         if kernels.by_triton(y_MC):
-            parts = kernels.gpu_kernels.sum_parts([(g_MC, y_MC)])
+            parts = kernels.gpu_kernels.sum_parts(g_MC, y_MC)
             return *kernels.gpu_kernels.norm_backward(parts, mean, scale, row, self.pixels), row
         total, cross = sums_with(g_MC, y_MC).to(row.dtype)
         slope = scale * torch.addcmul(cross, mean, total, value=-1)  # column sums of g·(y − mean)·s
@@ -125,7 +140,9 @@ def scaled(y_MC: Tensor, row: Tensor, bias: Tensor, relu: bool = False, out: Ten
 
 def standardize(x_MC: Tensor, out: Tensor | None = None) -> tuple[Tensor, Norm]:
     """(x − mean)·s by column."""
-    norm = Norm.measured([x_MC], len(x_MC))
+    sums = Sums(x_MC, *x_MC.shape)
+    sums.take(x_MC)
+    norm = Norm.measured(sums, len(x_MC))
     return scaled(x_MC, norm.row, norm.bias, out=out), norm
 
 

@@ -64,7 +64,6 @@ class Depthwise:
     parity: bool = False
     middle: Tensor | None = None  # (M, k·C)
     y: Tensor | None = None  # (M, k·C)
-    sums: Tensor | None = None  # of y by column, (2, k·C), on a CPU
 
 
 @dataclass
@@ -77,7 +76,6 @@ class Pointwise:
     points: list[list[Tensor]]  # by edge and input, (R, C)
     y: Tensor | None = None
     parity: bool = False
-    sums: Tensor | None = None
 
 
 @dataclass
@@ -89,7 +87,6 @@ class Dense:
     weight: Tensor
     y: Tensor | None = None
     parity: bool = False
-    sums: Tensor | None = None
 
 
 Unit = Depthwise | Pointwise | Dense

@@ -7,8 +7,6 @@ compiles nothing.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-
 import torch
 import triton
 import triton.language as tl
@@ -110,21 +108,28 @@ def _combined(g, y, row, by_y, constant, out, size, columns, BLOCK: tl.constexpr
     tl.store(out + place, value, mask=inside)
 
 
-def sum_parts(pairs: Sequence[tuple[Tensor, Tensor]]) -> Tensor:
+class Parts:
     """Column sums of a and of a·b in parts, (P, 2, columns), of pairs of matrices side by side."""
-    rows, columns = max(len(a) for a, _ in pairs), sum(a.shape[1] for a, _ in pairs)
-    step = max(16, TILE // 64)
-    rows_each = step * max(1, triton.cdiv(rows, PARTS * step))
-    count = triton.cdiv(rows, rows_each)
-    parts = pairs[0][0].new_empty(count, 2, columns)
-    first = 0
-    for a, b in pairs:
+
+    def __init__(self, like: Tensor, rows: int, columns: int) -> None:
+        self.step = max(16, TILE // 64)
+        self.rows_each = self.step * max(1, triton.cdiv(rows, PARTS * self.step))
+        self.values = like.new_empty(triton.cdiv(rows, self.rows_each), 2, columns)
+
+    def add(self, a: Tensor, b: Tensor, first: int) -> None:
+        """Of the columns from `first` on."""
+        count, _, columns = self.values.shape
         own = a.shape[1]
         wide = next((w for w in (64, 32, 16, 8) if own % w == 0), 16)
         grid = (count, triton.cdiv(own, wide))
-        _sum_parts[grid](a, b, parts, len(a), own, columns, first, rows_each, BM=step, BC=wide)
-        first += own
-    return parts
+        _sum_parts[grid](a, b, self.values, len(a), own, columns, first, self.rows_each, BM=self.step, BC=wide)
+
+
+def sum_parts(a: Tensor, b: Tensor) -> Tensor:
+    """Of one pair."""
+    parts = Parts(a, *a.shape)
+    parts.add(a, b, 0)
+    return parts.values
 
 
 def norm(parts: Tensor, coefficient: Tensor | None, channels: int, pixels: int, eps: float) -> Tensor:

@@ -24,9 +24,11 @@ from fer_nas.errors import InputError
 from fer_nas.replay import Replay
 from fer_nas.space.disturb import Disturbance, SkipDropout
 from fer_nas.space.fast import fast_logits, has_fast_form
+from fer_nas.space.fast_lanes import lanes
 from fer_nas.space.relax import edge_weights, sample
 from fer_nas.space.supernet import Active, Supernet
 from fer_nas.space.variants import KINDS, SearchSpace
+from fer_nas.tasks.packed import Packed
 from fer_nas.tasks.tuned import LABELS, Tuned
 from fer_nas.tasks.tuning import smoothed_cross_entropy
 
@@ -49,14 +51,17 @@ class CellSearch:
         learner: nn.Module | None = None,
         tuned: Tuned | None = None,
         graphs: bool = False,
+        pack: bool = False,
     ) -> None:
         """form: plain, or fast, which can be differentiated once; auto is fast where the space has such a form.
 
         learner: the supernet with best-response layers (see `responsive`), whose weights are then w; the supernet
         itself gives only its shape. tuned: training hyperparameters in λ; a batch's images are then as they are.
         graphs: on a GPU, as CUDA graphs where a pass is the same each time; like the fast form, differentiable once.
+        pack: the weights are few long vectors, for networks all of whose weights learn in each step.
         """
         self.supernet, self.learner = supernet, learner
+        self.packed = Packed(learner or supernet) if pack and not space.samples else None
         self.space, self.tuned = space, tuned
         drops = tuned is not None and "drop_path" in tuned.names
         if form == "fast" and drops:
@@ -84,7 +89,11 @@ class CellSearch:
         return torch.cat([logits, self.start])
 
     def weights(self) -> Params:
-        """The parameters by name, those of the best responses among them."""
+        """The parameters by name, those of the best responses among them; or the vectors that hold them."""
+        return self.parameters() if self.packed is None else dict(self.packed.weights)
+
+    def parameters(self) -> Params:
+        """The network's own parameters by name, in which the vectors' numbers stand."""
         return dict(_parameters(self.learner or self.supernet))
 
     def mixtures(self, hyper: Tensor) -> dict[str, Tensor]:
@@ -169,7 +178,9 @@ class CellSearch:
 
         def replayed(inputs: Sequence[Tensor]) -> Tensor:
             images, hyper, *rest = inputs
-            return self._pass(dict(zip(names, rest, strict=False)), hyper, images, rest[-1] if responds else None, None)
+            given, reads = dict(zip(names, rest, strict=False)), rest[-1] if responds else None
+            with lanes():
+                return self._pass(given, hyper, images, reads, None)
 
         inputs = [images, hyper, *weights.values(), *([] if response is None else [response])]
         return self.replay(replayed, inputs, (responds, tuple(names)))
@@ -177,14 +188,19 @@ class CellSearch:
     def _pass(
         self, weights: Params, hyper: Tensor, images: Tensor, response: Tensor | None, disturb: Disturbance | None
     ) -> Tensor:
-        if self.learner is not None:
-            weights = plain_weights(self.learner, weights, response)
+        weights = self.plain(weights, response)
         mixtures, active = self.used(hyper)
         if self.skip_dropout and self.skip_seed is not None:
             disturb = replace(disturb or Disturbance(), skips=SkipDropout(self.skip_dropout, self.skip_seed))
         if self.fast:
             return fast_logits(self.supernet, weights, mixtures, images, active, disturb)
         return functional_call(self.supernet, weights, (images, mixtures, active, disturb))
+
+    def plain(self, weights: Params, response: Tensor | None) -> Params:
+        """The supernet's own weights by their names, at r (n,); None is r = 0."""
+        if self.packed is not None:
+            return self.packed.plain(weights, response)
+        return weights if self.learner is None else plain_weights(self.learner, weights, response)
 
     def _by_example(self, weights: Params, hyper: Tensor, images: Tensor, response: Tensor | None) -> Tensor:
         """In the plain form; the mixtures' weights are (E, O, B, 1, 1, 1)."""
@@ -193,6 +209,8 @@ class CellSearch:
             kind: self.space.relax(part).movedim(0, -1)[..., None, None, None]
             for kind, part in self.arch_layout.split(hyper).items()
         }
+        if self.packed is not None:
+            weights = self.packed.named(weights)
         return with_response(self.learner, weights, response, images, mixtures)
 
     def outputs(self, weights: Params, hyper: Tensor, batch: Examples, response: Tensor | None = None) -> Tensor:
