@@ -20,6 +20,7 @@ from torch import Tensor
 from torch.autograd.function import once_differentiable
 
 from fer_nas.space import fast_convs as convs
+from fer_nas.space import fast_kernels as kernels
 from fer_nas.space import fast_lanes as lanes
 from fer_nas.space import fast_layout as layout
 from fer_nas.space import fast_norms as norms
@@ -264,12 +265,22 @@ class CellPass(CellForward):
         if self.with_weights:
             self.d_weights[edge_weight(source.edges[unit.places[0]][0], unit.operation, "1.weight")] = dw
 
+    def linear_slopes(self, g: Tensor, values: Tensor) -> Tensor:
+        """g (E, M·C) times values (P, M·C), turned: (E, P). On a GPU image by image: one product of a long sum and a
+        small result would occupy a hundredth of it."""
+        if not kernels.on_gpu(g):
+            return torch.mm(g, values.t())
+        images = self.shape[0]
+        left = g.view(len(g), images, -1).transpose(0, 1)
+        right = values.view(len(values), images, -1).permute(1, 2, 0)
+        return torch.bmm(left, right).sum(0)
+
     def linear_mixture_backward(self, saved: Saved, source: SourcePlan) -> Tensor:
         """The mixture's gradient by what was added as it is; returns the gradients of the source's nodes, (E, M·C)."""
         values, names = layout.some(saved.linear_values), saved.linear
         first = source.edges[0][1]
         g = self.g[first : first + len(source.edges)].view(len(source.edges), -1)
-        d_mix = torch.mm(g, values.view(len(names), -1).t())
+        d_mix = self.linear_slopes(g, values.view(len(names), -1))
         ran = [(place, column) for column, name in enumerate(names) for place in source.active[name]]
         entries = tuple(self.entry(source.edges[place][0], names[column]) for place, column in ran)
         taken = tuple(place * len(names) + column for place, column in ran)

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
+from fer_nas.space import fast_kernels as kernels
 from fer_nas.space import fast_layout as layout
 from fer_nas.space.fast_plan import places
 
@@ -50,10 +51,14 @@ class PassBy:
 
     def join(self, operated_NHWC: Tensor, node: int) -> Tensor:
         """A node's state from its two sums."""
+        if kernels.by_triton(operated_NHWC):
+            return kernels.gpu_kernels.joined(operated_NHWC, layout.some(self.sums)[node], self.order)
         return torch.cat([operated_NHWC, layout.some(self.sums)[node]], dim=3)[..., self.order]
 
     def split(self, g: Tensor) -> tuple[Tensor, Tensor]:
         """A state's gradient (…, C) as those of its two sums."""
+        if kernels.by_triton(g):
+            return kernels.gpu_kernels.apart(g.contiguous(), self.inverse, self.inner)
         ordered = g[..., self.inverse]
         return ordered[..., : self.inner].contiguous(), ordered[..., self.inner :].contiguous()
 

@@ -108,6 +108,28 @@ def _combined(g, y, row, by_y, constant, out, size, columns, BLOCK: tl.constexpr
     tl.store(out + place, value, mask=inside)
 
 
+@triton.jit(do_not_specialize=["size"])
+def _joined(a, b, order, out, size, inner, columns, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < size
+    row = place // columns
+    read = tl.load(order + place % columns, mask=inside, other=0)
+    first = read < inner
+    value = tl.load(a + row * inner + read, mask=inside & first, other=0.0)
+    value += tl.load(b + row * (columns - inner) + (read - inner), mask=inside & (read >= inner), other=0.0)
+    tl.store(out + place, value, mask=inside)
+
+
+@triton.jit(do_not_specialize=["size"])
+def _apart(g, inverse, a, b, size, inner, columns, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    inside = place < size
+    row, column = place // columns, place % columns
+    value = tl.load(g + row * columns + tl.load(inverse + column, mask=inside, other=0), mask=inside, other=0.0)
+    tl.store(a + row * inner + column, value, mask=inside & (column < inner))
+    tl.store(b + row * (columns - inner) + (column - inner), value, mask=inside & (column >= inner))
+
+
 class Parts:
     """Column sums of a and of a·b in parts, (P, 2, columns), of pairs of matrices side by side."""
 
@@ -163,3 +185,21 @@ def combined(g: Tensor, y: Tensor, row: Tensor, by_y: Tensor, constant: Tensor) 
     out = torch.empty_like(y)
     _combined[(triton.cdiv(y.numel(), TILE),)](g, y, row, by_y, constant, out, y.numel(), y.shape[1], BLOCK=TILE)
     return out
+
+
+def joined(a: Tensor, b: Tensor, order: Tensor) -> Tensor:
+    """Columns of a (…, R) and b (…, S) side by side, in the order that `order` (R + S,) reads them in."""
+    a, b = a.contiguous(), b.contiguous()
+    out = a.new_empty(*a.shape[:-1], a.shape[-1] + b.shape[-1])
+    _joined[(triton.cdiv(out.numel(), TILE),)](
+        a, b, order, out, out.numel(), a.shape[-1], out.shape[-1], BLOCK=TILE
+    )  # fmt: skip
+    return out
+
+
+def apart(g: Tensor, inverse: Tensor, inner: int) -> tuple[Tensor, Tensor]:
+    """The columns of g (…, C) in the order that `inverse` reads them in, as the first `inner` and the others."""
+    columns = g.shape[-1]
+    a, b = g.new_empty(*g.shape[:-1], inner), g.new_empty(*g.shape[:-1], columns - inner)
+    _apart[(triton.cdiv(g.numel(), TILE),)](g, inverse, a, b, g.numel(), inner, columns, BLOCK=TILE)
+    return a, b

@@ -21,6 +21,9 @@ from fer_nas.bilevel.protocol import Params
 from fer_nas.bilevel.response import response_layers
 from fer_nas.bilevel.slots import Reads, Slot, seen_by, slots
 
+ALIGNED = 4
+"""Some kernels of a GPU read four numbers at once, and fail where a weight does not begin with such four."""
+
 GENERAL, HYPER, RESCALE = "packed", "packed_hyper", "packed_rescale"
 
 
@@ -73,7 +76,6 @@ class Packed:
         hyper, rescale = ([getattr(slot, part) for slot in in_blocks] for part in ("hyper", "rescale"))
         elem = [slot.elem for slot in in_blocks]
         taken = {*elem, *hyper, *rescale}
-        self.plain_names = [slot.name for slot in in_blocks]
         self.rest = [name for name in own if name not in taken]
         self.names = {GENERAL: elem + self.rest} | ({HYPER: hyper, RESCALE: rescale} if in_blocks else {})
         self.places = {name: Place.of(own[name]) for names in self.names.values() for name in names}
@@ -84,16 +86,20 @@ class Packed:
             with torch.no_grad():
                 whole = torch.cat([self.places[name].vector(own[name]) for name in names])
             self.weights[vector] = nn.Parameter(whole)
-            for name, tensor in self._apart(whole, names).items():
-                own[name].data = tensor
+            for name, piece in zip(names, whole.split([self.places[name].size for name in names]), strict=True):
+                own[name].data = self.places[name].picture(piece)
 
-    def _apart(self, vector: Tensor, names: Sequence[str]) -> Params:
+    def _apart(self, vector: Tensor, names: Sequence[str], start: int = 0) -> Params:
+        """By name, as views; start: where in the memory of a network's weights the vector begins."""
         places = [self.places[name] for name in names]
-        pieces = vector.split([place.size for place in places])
-        return {name: place.picture(piece) for name, place, piece in zip(names, places, pieces, strict=True)}
+        found: Params = {}
+        for name, place, piece in zip(names, places, vector.split([place.size for place in places]), strict=True):
+            found[name] = place.picture(piece if start % ALIGNED == 0 else piece.clone())
+            start += place.size
+        return found
 
     def named(self, weights: Params) -> Params:
-        """The vectors' numbers by the network's own names, as views."""
+        """The vectors' numbers by the network's own names."""
         return {k: w for vector, names in self.names.items() for k, w in self._apart(weights[vector], names).items()}
 
     def plain(self, weights: Params, response: Tensor | None) -> Params:
@@ -102,20 +108,21 @@ class Packed:
         if not self.blocks:
             return self._apart(general, self.rest)
         sizes = [sum(block.rows) * block.fan_in for block in self.blocks]
-        *elems, rest = general.split([*sizes, general.numel() - sum(sizes)])
-        wholes = elems
+        *wholes, rest = general.split([*sizes, general.numel() - sum(sizes)])
+        starts = [sum(sizes[:place]) for place in range(len(sizes) + 1)]
         if response is not None:
             hypers = weights[HYPER].split(sizes)
             scales = self._scales(weights[RESCALE], response)
             wholes = [
                 torch.addcmul(elem.view(-1, block.fan_in), scale[:, None], hyper.view(-1, block.fan_in)).view(-1)
-                for block, elem, scale, hyper in zip(self.blocks, elems, scales, hypers, strict=True)
+                for block, elem, scale, hyper in zip(self.blocks, wholes, scales, hypers, strict=True)
             ]
+            starts[:-1] = [0] * len(sizes)
         found: Params = {}
-        for block, whole in zip(self.blocks, wholes, strict=True):
-            for slot, piece in zip(block.slots, whole.split([r * block.fan_in for r in block.rows]), strict=True):
-                found[slot.name] = self.places[slot.elem].picture(piece)
-        return found | self._apart(rest, self.rest)
+        for block, whole, start in zip(self.blocks, wholes, starts, strict=False):
+            by_elem = self._apart(whole, [slot.elem for slot in block.slots], start)
+            found.update(zip((slot.name for slot in block.slots), by_elem.values(), strict=True))
+        return found | self._apart(rest, self.rest, starts[-1])
 
     def _scales(self, rescale: Tensor, response: Tensor) -> list[Tensor]:
         """V r of each block's rows. Blocks of the same inputs stand together and are one product."""
