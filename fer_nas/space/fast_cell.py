@@ -11,7 +11,7 @@ edges side by side.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from functools import partial
 from typing import Any, TypeVar
 
@@ -190,51 +190,59 @@ class CellPass(CellForward):
         slopes: list[Tensor] = []
         for unit, at in begins(saved.units):
             with self.fork.lane(unit.operation):
-                slope, g = layout.some(saved.norm).backward(self.gradient(unit, source), layout.some(unit.y), at)
-                slopes.append(slope)
-                unit.y = None
-                if isinstance(unit, Dense):
-                    self.dense_backward(unit, source, saved, g)
-                elif isinstance(unit, Pointwise):
-                    self.pointwise_backward(unit, source, saved, g)
-                else:
-                    dx = self.depthwise_backward(unit, source, g)
+                g, norm = self.gradient(unit, source), layout.some(saved.norm)
+                if isinstance(unit, Depthwise):
+                    slope, dx = self.depthwise_backward(unit, source, norm, at, g)
                     if unit.operation in SEPARABLE:
-                        self.first_backward(*first.pop(0), source, saved, dx, unit.x)
+                        # On through the first stage, from the gradient of what ReLU gave the second.
+                        stage, begin = first.pop(0)
+                        g, relu = layout.matrix(dx), layout.matrix(unit.x)
+                        norm = layout.some(saved.first_norm)
+                        _, dx = self.depthwise_backward(stage, source, norm, begin, g, relu)
+                        self.to_relu(self.over_edges(dx))
                     else:
                         self.to_dilated(self.over_edges(dx))
+                else:
+                    slope, g = norm.backward(g, layout.some(unit.y), at)
+                    unit.y = None
+                    if isinstance(unit, Dense):
+                        self.dense_backward(unit, source, saved, g)
+                    else:
+                        self.pointwise_backward(unit, source, saved, g)
+                slopes.append(slope)
         return slopes
-
-    def first_backward(
-        self, unit: Depthwise, at: int, source: SourcePlan, saved: Saved, g: Tensor, relu: Tensor
-    ) -> None:
-        """The first stage of separable convolutions, from the gradient of what ReLU gave the second, (N, H, W, k·C)."""
-        norm = layout.some(saved.first_norm)
-        _, step = norm.backward(layout.matrix(g), layout.some(unit.y), at, layout.matrix(relu))
-        unit.y = None
-        dx = self.depthwise_backward(unit, source, step)
-        self.to_relu(self.over_edges(dx))
 
     def over_edges(self, dx: Tensor) -> Tensor:
         """The gradient of what several edges read, (N, H, W, C), from theirs side by side or their sum."""
         return layout.sum_channels(dx, dx.shape[3] // self.plan.channels)
 
-    def depthwise_backward(self, unit: Depthwise, source: SourcePlan, g: Tensor) -> Tensor:
-        edges = [source.edges[place][0] for place in unit.places]
-        if self.with_weights:
-            middle = layout.some(unit.middle)
-            for edge, d_point in zip(edges, convs.point_gradients(g, middle, len(edges)), strict=True):
+    def depthwise_backward(
+        self, unit: Depthwise, source: SourcePlan, norm: norms.Norm, at: int, g: Tensor, relu: Tensor | None = None
+    ) -> tuple[Tensor, Tensor]:
+        """From the gradient of a unit's normed output, or of that behind ReLU: the coefficient's by column, and its
+        picture's, (N, H, W, …). at: the norm's column that the unit begins with."""
+        edges, y = [source.edges[place][0] for place in unit.places], layout.some(unit.y)
+        d_points: Iterable[Tensor] | None = None
+        if unit.stack is not None:
+            slope, d, d_points = norm.through(g, y, at, unit.middle, unit.stack, relu)
+        else:
+            slope, g = norm.backward(g, y, at, relu)
+            if self.with_weights:
+                d_points = convs.point_gradients(g, layout.some(unit.middle), len(edges))
+            d = convs.products_backward(g, unit.points)
+        unit.y = None
+        if d_points is not None:
+            for edge, d_point in zip(edges, d_points, strict=True):
                 self.d_weights[edge_weight(edge, unit.operation, unit.leaves[1])] = d_point[:, :, None, None]
-        d = convs.products_backward(g, unit.points)
         height = -(-unit.x.shape[1] // unit.stride)
-        d = d.view(unit.x.shape[0], height, -1, g.shape[1])
+        d = d.view(unit.x.shape[0], height, -1, d.shape[1])
         if unit.parity and self.odd:
             d.mul_(self.parity_mask(d))
         dx, d_kernel = convs.depthwise_backward(d, unit.x, unit.kernel, unit.stride, self.with_weights)
         if d_kernel is not None:
             for edge, part in zip(edges, d_kernel.chunk(len(edges)), strict=True):
                 self.d_weights[edge_weight(edge, unit.operation, unit.leaves[0])] = part
-        return dx
+        return slope, dx
 
     def pointwise_backward(self, unit: Pointwise, source: SourcePlan, saved: Saved, g: Tensor) -> None:
         edge = source.edges[unit.places[0]][0]

@@ -91,8 +91,8 @@ class CellForward:
             self.pools_and_skips(saved, source)
         for name, chunk, stride, picture, parity in planned:
             with fork.lane(name):
-                unit = self.depthwise_unit(source, name, ("1.weight", "2.weight"), chunk, stride, picture, parity)
-                (sums if name in DILATED else first_sums).take(layout.some(unit.y))
+                into = sums if name in DILATED else first_sums
+                unit = self.depthwise_unit(source, name, ("1.weight", "2.weight"), chunk, stride, picture, parity, into)
             (saved.units if name in DILATED else saved.first).append(unit)
         with fork.lane("pointwise"):
             self.pointwise(saved, source, sums)
@@ -238,27 +238,31 @@ class CellForward:
             with fork.lane(unit.operation):
                 z = norms.scaled(y, norm.row[part], norm.bias[part], relu=True).view(*self.shape, -1)
                 name, leaves = unit.operation, ("5.weight", "6.weight")
-                second = self.depthwise_unit(source, name, leaves, unit.places, 1, z, False)
-                sums.take(layout.some(second.y))
+                second = self.depthwise_unit(source, name, leaves, unit.places, 1, z, False, sums)
             saved.units.append(second)
         fork.join()
 
     def depthwise_unit(
         self, source: SourcePlan, name: str, leaves: tuple[str, str], chunk: tuple[int, ...], stride: int, x: Tensor,
-        parity: bool,
+        parity: bool, sums: norms.Sums,
     ) -> Depthwise:  # fmt: skip
         channels = self.plan.channels
         edges = [source.edges[place][0] for place in chunk]
-        kernels = [self.weights[edge_weight(edge, name, leaves[0])] for edge in edges]
+        taps = [self.weights[edge_weight(edge, name, leaves[0])] for edge in edges]
         points = [self.weights[edge_weight(edge, name, leaves[1])].view(channels, channels) for edge in edges]
-        kernel = kernels[0] if len(chunk) == 1 else torch.cat(kernels)
+        kernel = taps[0] if len(chunk) == 1 else torch.cat(taps)
         d = convs.depthwise(x, kernel, stride)
         if parity and self.odd:
             d.mul_(self.parity_mask(d))
         d = layout.matrix(d)
-        y = convs.products(d, points)
+        stack = torch.stack(points) if kernels.by_points(d, channels) else None
+        if stack is None:
+            y = convs.products(d, points)
+            sums.take(y)
+        else:
+            y = sums.product(d, stack)
         kept = d if self.with_weights else None
-        return Depthwise(name, leaves, chunk, stride, x, kernel, points, parity, kept, y)
+        return Depthwise(name, leaves, chunk, stride, x, kernel, points, stack, parity, kept, y)
 
     def parity_mask(self, like: Tensor) -> Tensor:
         """One where a pixel of the parities is a pixel of the picture, (4·N, h, w, 1)."""

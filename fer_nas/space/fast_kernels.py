@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 try:
-    from fer_nas.space import gpu_depthwise, gpu_kernels
+    from fer_nas.space import gpu_depthwise, gpu_kernels, gpu_points
 except ImportError:  # torch for a CPU, and Windows, have no Triton
-    gpu_depthwise = gpu_kernels = None  # type: ignore[assignment]
+    gpu_depthwise = gpu_kernels = gpu_points = None  # type: ignore[assignment]
 
 try:
     from fer_nas.space import cpu_kernels, cpu_pictures
@@ -27,6 +27,11 @@ def on_gpu(x: Tensor) -> bool:
 def by_triton(x: Tensor) -> bool:
     """Whether Triton's kernels serve this tensor."""
     return gpu_kernels is not None and on_gpu(x)
+
+
+def by_points(d_MC: Tensor, channels: int) -> bool:
+    """Whether Triton's 1×1 convolutions do, of so many channels an edge."""
+    return by_triton(d_MC) and gpu_points.serves(d_MC, channels)
 
 
 def by_numba(x: Tensor) -> bool:

@@ -39,6 +39,14 @@ class Sums:
             self.found.append(sums_with(y_MC, y_MC, self.scratch[: y_MC.numel()].view_as(y_MC)))
         self.columns += y_MC.shape[1]
 
+    def product(self, d_MC: Tensor, points: Tensor) -> Tensor:
+        """Each edge's columns of d times its matrix of points (k, C, C), turned: y (M, k·C), and y's sums with it;
+        where `kernels.by_points`."""
+        assert self.parts is not None
+        y = kernels.gpu_points.product(d_MC, points, self.parts, self.columns)
+        self.columns += y.shape[1]
+        return y
+
     def all(self) -> Tensor:
         """(2, columns), or in parts, (P, 2, columns), by kernels on a GPU."""
         if self.parts is not None:
@@ -98,6 +106,16 @@ class Norm:
         if kernels.by_triton(y_MC):
             return slope, kernels.gpu_kernels.combined(g_MC, y_MC, row, by_y, constant)
         return slope, torch.addcmul(constant, g_MC, row).addcmul_(y_MC, by_y)
+
+    def through(
+        self, g_MC: Tensor, y_MC: Tensor, first: int, d_MC: Tensor | None, points: Tensor, relu_MC: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """`backward`, and on through `Sums.product`: the coefficient's gradient by column, d's, and the points' where d
+        is given."""
+        if relu_MC is not None:
+            g_MC = torch.ops.aten.threshold_backward(g_MC, relu_MC, 0)
+        slope, by_y, constant, row = self._solved(g_MC, y_MC, first)
+        return slope, *kernels.gpu_points.backward(g_MC, y_MC, d_MC, points, row, by_y, constant)
 
     def slope(self, g_MC: Tensor, y_MC: Tensor, first: int = 0) -> Tensor:
         """The coefficient's gradient alone."""

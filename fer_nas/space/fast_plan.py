@@ -61,6 +61,7 @@ class Depthwise:
     x: Tensor  # (N, H, W, k·C)
     kernel: Tensor  # (k·C, 1, size, size)
     points: list[Tensor]  # (C, C) each
+    stack: Tensor | None  # the same, (k, C, C), for kernels that take them so
     parity: bool = False
     middle: Tensor | None = None  # (M, k·C)
     y: Tensor | None = None  # (M, k·C)

@@ -16,9 +16,13 @@ PARTS = 256  # most parts that a column is summed in
 TILE = 2048  # numbers that a program holds at a time
 
 
-@triton.jit(do_not_specialize=["rows", "first"])
-def _sum_parts(a, b, parts, rows, columns, all_columns, first, rows_each, BM: tl.constexpr, BC: tl.constexpr):  # type: ignore[no-untyped-def]
-    """Σ a and Σ a·b of a stretch of rows, by column."""
+@triton.jit(do_not_specialize=["rows", "columns_v", "all_columns", "first", "rows_each"])
+def _sum_parts(  # type: ignore[no-untyped-def]
+    a, b, parts, rows, columns_v, all_columns, first, rows_each,
+    V: tl.constexpr, BM: tl.constexpr, BC: tl.constexpr,
+):  # fmt: skip
+    """Σ a and Σ a·b of a stretch of rows, by column; V divides the columns."""
+    columns = columns_v * V
     part = tl.program_id(0)
     column = tl.program_id(1) * BC + tl.arange(0, BC)
     inside = column < columns
@@ -49,7 +53,7 @@ def _add_parts(parts, column, inside, count, columns, BP: tl.constexpr, BC: tl.c
     return total, product
 
 
-@triton.jit(do_not_specialize=["count", "pixels"])
+@triton.jit(do_not_specialize=["count", "columns", "channels", "pixels"])
 def _norm(  # type: ignore[no-untyped-def]
     parts, coefficient, out, count, columns, channels, pixels, eps, WEIGHTED: tl.constexpr, BP: tl.constexpr,
     BC: tl.constexpr,
@@ -69,7 +73,7 @@ def _norm(  # type: ignore[no-untyped-def]
     tl.store(out + 3 * columns + column, -mean * row, mask=inside)
 
 
-@triton.jit(do_not_specialize=["count", "pixels"])
+@triton.jit(do_not_specialize=["count", "columns", "pixels"])
 def _norm_backward(parts, mean, scale, row, out, count, columns, pixels, BP: tl.constexpr, BC: tl.constexpr):  # type: ignore[no-untyped-def]
     """fast_norms.Norm.backward: slope, by_y and constant, one behind the other."""
     column = tl.program_id(0) * BC + tl.arange(0, BC)
@@ -85,8 +89,9 @@ def _norm_backward(parts, mean, scale, row, out, count, columns, pixels, BP: tl.
     tl.store(out + 2 * columns + column, -r * total / pixels - by_y * m, mask=inside)
 
 
-@triton.jit
-def _scaled(y, row, bias, out, size, columns, RELU: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+@triton.jit(do_not_specialize=["size_v", "columns"])
+def _scaled(y, row, bias, out, size_v, columns, RELU: tl.constexpr, V: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    size = size_v * V  # known to be a multiple, so that several numbers are read at once
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = place < size
     column = place % columns
@@ -97,8 +102,9 @@ def _scaled(y, row, bias, out, size, columns, RELU: tl.constexpr, BLOCK: tl.cons
     tl.store(out + place, value, mask=inside)
 
 
-@triton.jit
-def _combined(g, y, row, by_y, constant, out, size, columns, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+@triton.jit(do_not_specialize=["size_v", "columns"])
+def _combined(g, y, row, by_y, constant, out, size_v, columns, V: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    size = size_v * V  # known to be a multiple, so that several numbers are read at once
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = place < size
     column = place % columns
@@ -108,8 +114,9 @@ def _combined(g, y, row, by_y, constant, out, size, columns, BLOCK: tl.constexpr
     tl.store(out + place, value, mask=inside)
 
 
-@triton.jit(do_not_specialize=["size"])
-def _joined(a, b, order, out, size, inner, columns, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+@triton.jit(do_not_specialize=["size_v", "inner", "columns"])
+def _joined(a, b, order, out, size_v, inner, columns, V: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    size = size_v * V  # known to be a multiple, so that several numbers are read at once
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = place < size
     row = place // columns
@@ -120,8 +127,9 @@ def _joined(a, b, order, out, size, inner, columns, BLOCK: tl.constexpr):  # typ
     tl.store(out + place, value, mask=inside)
 
 
-@triton.jit(do_not_specialize=["size"])
-def _apart(g, inverse, a, b, size, inner, columns, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+@triton.jit(do_not_specialize=["size_v", "inner", "columns"])
+def _apart(g, inverse, a, b, size_v, inner, columns, V: tl.constexpr, BLOCK: tl.constexpr):  # type: ignore[no-untyped-def]
+    size = size_v * V  # known to be a multiple, so that several numbers are read at once
     place = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     inside = place < size
     row, column = place // columns, place % columns
@@ -142,9 +150,11 @@ class Parts:
         """Of the columns from `first` on."""
         count, _, columns = self.values.shape
         own = a.shape[1]
-        wide = next((w for w in (64, 32, 16, 8) if own % w == 0), 16)
-        grid = (count, triton.cdiv(own, wide))
-        _sum_parts[grid](a, b, self.values, len(a), own, columns, first, self.rows_each, BM=self.step, BC=wide)
+        divisor, wide = next(v for v in (4, 2, 1) if own % v == 0), 16 if own <= 16 else 32
+        _sum_parts[(count, triton.cdiv(own, wide))](
+            a, b, self.values, len(a), own // divisor, columns, first, self.rows_each,
+            V=divisor, BM=self.step, BC=wide,
+        )  # fmt: skip
 
 
 def sum_parts(a: Tensor, b: Tensor) -> Tensor:
@@ -176,14 +186,16 @@ def norm_backward(parts: Tensor, mean: Tensor, scale: Tensor, row: Tensor, pixel
 def scaled(y: Tensor, row: Tensor, bias: Tensor, relu: bool = False, out: Tensor | None = None) -> Tensor:
     """y·row + bias by column, and ReLU where asked for."""
     out = torch.empty_like(y) if out is None else out
-    _scaled[(triton.cdiv(y.numel(), TILE),)](y, row, bias, out, y.numel(), y.shape[1], RELU=relu, BLOCK=TILE)
+    size, v = _whole(y)
+    _scaled[(triton.cdiv(y.numel(), TILE),)](y, row, bias, out, size, y.shape[1], RELU=relu, V=v, BLOCK=TILE)
     return out
 
 
 def combined(g: Tensor, y: Tensor, row: Tensor, by_y: Tensor, constant: Tensor) -> Tensor:
     """g·row + y·by_y + constant by column."""
     out = torch.empty_like(y)
-    _combined[(triton.cdiv(y.numel(), TILE),)](g, y, row, by_y, constant, out, y.numel(), y.shape[1], BLOCK=TILE)
+    size, v = _whole(y)
+    _combined[(triton.cdiv(y.numel(), TILE),)](g, y, row, by_y, constant, out, size, y.shape[1], V=v, BLOCK=TILE)
     return out
 
 
@@ -191,9 +203,8 @@ def joined(a: Tensor, b: Tensor, order: Tensor) -> Tensor:
     """Columns of a (…, R) and b (…, S) side by side, in the order that `order` (R + S,) reads them in."""
     a, b = a.contiguous(), b.contiguous()
     out = a.new_empty(*a.shape[:-1], a.shape[-1] + b.shape[-1])
-    _joined[(triton.cdiv(out.numel(), TILE),)](
-        a, b, order, out, out.numel(), a.shape[-1], out.shape[-1], BLOCK=TILE
-    )  # fmt: skip
+    size, v = _whole(out)
+    _joined[(triton.cdiv(out.numel(), TILE),)](a, b, order, out, size, a.shape[-1], out.shape[-1], V=v, BLOCK=TILE)
     return out
 
 
@@ -201,5 +212,12 @@ def apart(g: Tensor, inverse: Tensor, inner: int) -> tuple[Tensor, Tensor]:
     """The columns of g (…, C) in the order that `inverse` reads them in, as the first `inner` and the others."""
     columns = g.shape[-1]
     a, b = g.new_empty(*g.shape[:-1], inner), g.new_empty(*g.shape[:-1], columns - inner)
-    _apart[(triton.cdiv(g.numel(), TILE),)](g, inverse, a, b, g.numel(), inner, columns, BLOCK=TILE)
+    size, v = _whole(g)
+    _apart[(triton.cdiv(g.numel(), TILE),)](g, inverse, a, b, size, inner, columns, V=v, BLOCK=TILE)
     return a, b
+
+
+def _whole(x: Tensor) -> tuple[int, int]:
+    """x's size divided by v, and v."""
+    v = next(v for v in (4, 2, 1) if x.numel() % v == 0)
+    return x.numel() // v, v
