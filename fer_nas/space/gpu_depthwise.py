@@ -32,14 +32,14 @@ def _forward(  # type: ignore[no-untyped-def]
     channels, x_channels = channels_v * V, x_channels_v * V
     pixel = tl.program_id(0) * BM + tl.arange(0, BM)
     block = tl.program_id(1) * BC
-    channel, read = block + tl.arange(0, BC), block % x_channels + tl.arange(0, BC)
+    channel, read = block + tl.arange(0, BC), block // V % x_channels_v * V + tl.arange(0, BC)
     inside, there = channel < channels, pixel < pixels
     column, line = (pixel % out_width) * STRIDE - K // 2, pixel // out_width
     row = (line % out_height) * STRIDE - K // 2
     first = ((line // out_height).to(tl.int64) * height + row) * width + column
     corner = x + first[:, None] * x_channels + read[None, :]
     total = tl.zeros((BM, BC), dtype=out.dtype.element_ty)
-    for i in tl.static_range(K):
+    for i in range(K):
         for j in tl.static_range(K):
             mask = there & (row + i >= 0) & (row + i < height) & (column + j >= 0) & (column + j < width)
             value = tl.load(corner + (i * width + j) * x_channels, mask=mask[:, None] & inside[None, :], other=0.0)
@@ -65,7 +65,7 @@ def _input_gradient(  # type: ignore[no-untyped-def]
     total = tl.zeros((BM, BC), dtype=out.dtype.element_ty)
     for edge in range(edges):
         own = edge * x_channels
-        for i in tl.static_range(K):
+        for i in range(K):
             for j in tl.static_range(K):
                 h, w = (row - i) // STRIDE, (column - j) // STRIDE
                 hit = there & (row >= i) & (column >= j) & (h < out_height) & (w < out_width)
@@ -90,7 +90,7 @@ def _weight_gradient(  # type: ignore[no-untyped-def]
     channels, x_channels = channels_v * V, x_channels_v * V
     part, i = tl.program_id(0), tl.program_id(2)
     block = tl.program_id(1) * BC
-    channel, read = block + tl.arange(0, BC), block % x_channels + tl.arange(0, BC)
+    channel, read = block + tl.arange(0, BC), block // V % x_channels_v * V + tl.arange(0, BC)
     inside = channel < channels
     sum0 = tl.zeros((BM, BC), dtype=parts.dtype.element_ty)
     sum1 = tl.zeros((BM, BC), dtype=parts.dtype.element_ty)
@@ -145,7 +145,7 @@ def _add_up(parts, out, count, channels, TAPS: tl.constexpr, BP: tl.constexpr, B
 
 def _form(x_channels: int) -> dict[str, Any]:
     """What a kernel is compiled for: channels that a program holds, of one edge alone; pixels; what divides them."""
-    wide = next(w for w in (32, 16, 8, 4, 2, 1) if x_channels % w == 0)
+    wide = next(w for w in (16, 4, 1) if x_channels % w == 0)  # few forms: each is compiled for a second
     return {"V": min(wide, 4), "BM": TILE // wide, "BC": wide}
 
 
