@@ -54,6 +54,7 @@ def fastest(key: Any, *ways: Callable[[], T]) -> T:
 def _milliseconds(way: Callable[[], Any], repeats: int = 5) -> float:
     for _ in range(2):
         way()
+    torch.cuda.synchronize()  # nothing of other lanes beside it
     start, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
     start.record()
     for _ in range(repeats):

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 try:
-    from fer_nas.space import gpu_depthwise, gpu_kernels, gpu_points
+    from fer_nas.space import gpu_check, gpu_depthwise, gpu_kernels, gpu_points
 except ImportError:  # torch for a CPU, and Windows, have no Triton
-    gpu_depthwise = gpu_kernels = gpu_points = None  # type: ignore[assignment]
+    gpu_check = gpu_depthwise = gpu_kernels = gpu_points = None  # type: ignore[assignment]
 
 try:
     from fer_nas.space import cpu_kernels, cpu_pictures
@@ -26,7 +26,7 @@ def on_gpu(x: Tensor) -> bool:
 
 def by_triton(x: Tensor) -> bool:
     """Whether Triton's kernels serve this tensor."""
-    return gpu_kernels is not None and on_gpu(x)
+    return gpu_check is not None and on_gpu(x) and gpu_check.agree(x.device)
 
 
 def by_points(d_MC: Tensor, channels: int) -> bool:

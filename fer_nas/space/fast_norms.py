@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 from torch.autograd.function import once_differentiable
 
+from fer_nas.space import fast_convs as convs
 from fer_nas.space import fast_kernels as kernels
 
 EPS = 1e-5  # nn.BatchNorm2d's
@@ -30,22 +31,32 @@ class Sums:
     def take(self, y_MC: Tensor) -> None:
         """Those of the next columns. Rows of zeros beyond the pixels are allowed."""
         if self.parts is not None:
-            self.parts.add(y_MC, y_MC, self.columns)
+            self.parts.add(y_MC, y_MC, self.next(y_MC.shape[1]))
         elif kernels.by_numba(y_MC) or kernels.on_gpu(y_MC):  # lanes there share no memory
             self.found.append(sums_with(y_MC, y_MC))
         else:
             if self.scratch.numel() < y_MC.numel():
                 self.scratch = torch.empty_like(y_MC).view(-1)
             self.found.append(sums_with(y_MC, y_MC, self.scratch[: y_MC.numel()].view_as(y_MC)))
-        self.columns += y_MC.shape[1]
+
+    def next(self, columns: int) -> int:
+        """Where in the parts the next columns stand."""
+        first, self.columns = self.columns, self.columns + columns
+        return first
 
     def product(self, d_MC: Tensor, points: Tensor) -> Tensor:
         """Each edge's columns of d times its matrix of points (k, C, C), turned: y (M, k·C), and y's sums with it;
-        where `kernels.by_points`."""
+        where `kernels.by_points`, in one pass or in two, whichever takes this GPU less time."""
         assert self.parts is not None
-        y = kernels.gpu_points.product(d_MC, points, self.parts, self.columns)
-        self.columns += y.shape[1]
-        return y
+        parts, first = self.parts, self.next(d_MC.shape[1])
+
+        def apart() -> Tensor:
+            y = convs.products(d_MC, list(points))
+            parts.add(y, y, first)
+            return y
+
+        key = ("product", d_MC.shape, points.shape)
+        return convs.fastest(key, lambda: kernels.gpu_points.product(d_MC, points, parts, first), apart)
 
     def all(self) -> Tensor:
         """(2, columns), or in parts, (P, 2, columns), by kernels on a GPU."""
@@ -110,12 +121,22 @@ class Norm:
     def through(
         self, g_MC: Tensor, y_MC: Tensor, first: int, d_MC: Tensor | None, points: Tensor, relu_MC: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        """`backward`, and on through `Sums.product`: the coefficient's gradient by column, d's, and the points' where d
-        is given."""
+        """`backward`, and on through `Sums.product`, in one pass or in several: the coefficient's gradient by column,
+        d's, and the points' where d is given."""
         if relu_MC is not None:
             g_MC = torch.ops.aten.threshold_backward(g_MC, relu_MC, 0)
         slope, by_y, constant, row = self._solved(g_MC, y_MC, first)
-        return slope, *kernels.gpu_points.backward(g_MC, y_MC, d_MC, points, row, by_y, constant)
+
+        def apart() -> tuple[Tensor, Tensor | None]:
+            step = kernels.gpu_kernels.combined(g_MC, y_MC, row, by_y, constant)
+            found = None if d_MC is None else torch.stack(convs.point_gradients(step, d_MC, len(points)))
+            return convs.products_backward(step, list(points)), found
+
+        return slope, *convs.fastest(
+            ("through", y_MC.shape, points.shape, d_MC is None),
+            lambda: kernels.gpu_points.backward(g_MC, y_MC, d_MC, points, row, by_y, constant),
+            apart,
+        )
 
     def slope(self, g_MC: Tensor, y_MC: Tensor, first: int = 0) -> Tensor:
         """The coefficient's gradient alone."""
