@@ -22,7 +22,7 @@ from torch.nn import functional as F
 from fer_nas.runtime import many_steps
 from fer_nas.search.bench import BenchOptions, Contestant
 from fer_nas.space import fast_convs as convs
-from fer_nas.space import fast_forward
+from fer_nas.space import fast_forward, fast_kernels
 from fer_nas.space import fast_layout as layout
 from fer_nas.space.fast_cell import CellPass
 
@@ -79,7 +79,8 @@ TRICKS: dict[str, tuple[Any, dict[str, Any]]] = {
     "1×1 convolutions into one buffer": (convs, {"products": products}),
     "input gradients as convolutions": (convs, {"depthwise_backward": depthwise_backward}),
     "nothing back to the stem in the λ step": (CellPass, {"backward": backward_everywhere}),
-    "oneDNN's matrix products": (torch.backends.mkldnn.matmul, {"fp32_precision": "none"}),  # type: ignore[attr-defined]
+    "norms, sums and parities in Numba": (fast_kernels, {"THREADS": 0}),
+    "oneDNN's matrix products (where they are taken)": (torch.backends.mkldnn.matmul, {"fp32_precision": "none"}),  # type: ignore[attr-defined]
 }
 """Trick → (module, what stands there without it)."""
 
@@ -145,7 +146,7 @@ def main() -> None:
     print(f"λ step with weights' gradients: {ratio(times['λ and unread gradients'], times['λ alone'])}")
 
 
-COLLECTOR = "keeping Python's collector from what was there before"
+COLLECTOR = "keeping Python's collector from what was there before and from each step"
 
 
 def take_turns(made: dict[str, Contestant], turns: int) -> dict[str, list[float]]:
@@ -159,8 +160,11 @@ def take_turns(made: dict[str, Contestant], turns: int) -> dict[str, list[float]
         for name, (where, others) in TRICKS.items():
             with without(where, others):
                 row[name] = fast.step()[1]
+        thresholds = gc.get_threshold()
         gc.unfreeze()
+        gc.set_threshold(700, *thresholds[1:])
         row[COLLECTOR] = fast.step()[1]
+        gc.set_threshold(*thresholds)
         gc.freeze()
         row["λ alone"], row["λ and unread gradients"] = (
             timed(make(fast)) for make in (arch_step, with_weight_gradients)
