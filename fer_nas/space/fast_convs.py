@@ -40,15 +40,28 @@ _FASTEST: dict[Any, int] = {}
 
 
 def fastest(key: Any, *ways: Callable[[], T]) -> T:
-    """The result of the way that took a GPU the least time at the key's first call, where all are timed.
+    """The result of the way that took a GPU the least time at the key's first call, where all are timed; one that does
+    not run there is none.
 
     Not while a CUDA graph is recorded, where nothing can be timed: the first way then, for a key that is new.
     """
     if key not in _FASTEST:
         if not torch.cuda.is_available() or torch.cuda.is_current_stream_capturing():
             return ways[0]()
-        _FASTEST[key] = min(range(len(ways)), key=lambda way: _milliseconds(ways[way]))
+        times = [_time_of(way) for way in ways]
+        _FASTEST[key] = times.index(min(times))
     return ways[_FASTEST[key]]()
+
+
+def _time_of(way: Callable[[], Any]) -> float:
+    try:
+        return _milliseconds(way)
+    except torch.OutOfMemoryError:
+        raise
+    except (
+        Exception
+    ):  # a kernel that needs more of a GPU than there is; what its compiler raises is not known beforehand
+        return float("inf")
 
 
 def _milliseconds(way: Callable[[], Any], repeats: int = 5) -> float:

@@ -117,7 +117,8 @@ def backward(
 
 
 def _form(channels: int) -> dict[str, Any]:
-    divisor = next(v for v in (4, 2, 1) if channels % v == 0)
+    divisor, wide = next(v for v in (4, 2, 1) if channels % v == 0), max(16, triton.next_power_of_2(channels))
     return {
-        "C": channels, "WIDE": max(16, triton.next_power_of_2(channels)), "V": divisor, "BM": ROWS, "EXACT": EXACT,
+        "C": channels, "WIDE": wide, "V": divisor, "BM": ROWS, "EXACT": EXACT,
+        "num_stages": 2, "num_warps": 8 if wide == WIDEST else 4,  # up to 88 KiB, which small GPUs have too
     }  # fmt: skip
