@@ -14,6 +14,7 @@ from fer_nas.space import fast_kernels as kernels
 from fer_nas.space import fast_lanes as lanes
 from fer_nas.space import fast_layout as layout
 from fer_nas.space import fast_norms as norms
+from fer_nas.space.fast_nodes import NodeSums
 from fer_nas.space.fast_partial import PassBy
 from fer_nas.space.fast_plan import (
     DILATED,
@@ -58,9 +59,7 @@ class CellForward:
     def forward(self, x0: Tensor, x1: Tensor, keep: bool, with_weights: bool) -> Tensor:
         plan = self.plan
         self.with_weights = with_weights
-        self.acc = x0.new_zeros(plan.nodes, self.pixels, plan.channels)
-        self.parity_acc: Tensor | None = None
-        self.bias = x0.new_zeros(plan.nodes, plan.channels)
+        self.nodes = NodeSums(x0, plan.nodes, self.shape, plan.channels)
         states = [x0, x1]
         for source in range(1 + plan.nodes):
             if source >= 2:
@@ -72,14 +71,11 @@ class CellForward:
             if keep:
                 self.saved.append(saved)
         states.append(self.finish_node(plan.nodes - 1))
-        del self.acc, self.parity_acc, self.bias
+        del self.nodes
         return torch.cat(states[2:], dim=3)
 
     def finish_node(self, node: int) -> Tensor:
-        n, h, w = self.shape
-        total = self.acc[node].add_(self.bias[node]).view(n, h, w, -1)
-        if self.parity_acc is not None:
-            layout.add_from_parities(total, self.parity_acc[node])
+        total = self.nodes.finish(node)
         return total if self.by is None else self.by.join(total, node)
 
     def source_forward(self, x: Tensor, source: SourcePlan) -> Saved:
@@ -128,50 +124,8 @@ class CellForward:
     def add_units(self, saved: Saved, source: SourcePlan, sums: norms.Sums) -> None:
         entries, nodes = self.jobs(saved.units, source)
         coefficient = self.mixture.reshape(-1).index_select(0, entries)
-        channels, job = self.plan.channels, 0
-        saved.norm = norm = norms.Norm.measured(sums, self.pixels, coefficient, channels)
-        self.bias.index_add_(0, places(tuple(nodes), norm.row.device), norm.bias.view(-1, channels))
-        if kernels.by_numba(norm.row):
-            self.add_terms(saved.units, nodes, norm.row.view(-1, channels))
-            return
-        rows = norm.row.view(-1, 1, channels)
-        for unit in saved.units:
-            count = len(unit.places)
-            into = nodes[job : job + count]
-            parts = layout.some(unit.y).view(-1, count, channels).transpose(0, 1)
-            targets = self.targets(unit.parity)
-            if into == list(range(into[0], into[0] + count)):
-                targets[into[0] : into[0] + count].addcmul_(parts, rows[job : job + count])
-            else:
-                for i, node in enumerate(into):
-                    targets[node].addcmul_(parts[i], rows[job + i])
-            job += count
-
-    def add_terms(self, units: Sequence[Unit], nodes: list[int], rows: Tensor) -> None:
-        """The units' outputs, each columns' times their row of `rows`, to their nodes, a node at a time."""
-        terms: dict[tuple[bool, int], list[tuple[Tensor, int, Tensor]]] = {}
-        jobs = zip(nodes, rows.unbind(), strict=True)
-        for unit in units:
-            for i in range(len(unit.places)):
-                node, row = next(jobs)
-                terms.setdefault((unit.parity, node), []).append((layout.some(unit.y), i * len(row), row))
-        for (parity, node), found in terms.items():
-            if not parity:
-                kernels.cpu_kernels.add_scaled(self.acc[node], found)
-                continue
-            picture = self.acc[node].view(*self.shape, -1)
-            for y, first, row in found:
-                kernels.cpu_pictures.add_from_parities(picture, y, first, row)
-
-    def targets(self, parity: bool) -> Tensor:
-        """What the outputs of operations are added to, (nodes, M, C)."""
-        if not parity:
-            return self.acc
-        nodes, channels = self.plan.nodes, self.plan.channels
-        if self.parity_acc is None:
-            n, h, w = self.shape
-            self.parity_acc = self.acc.new_zeros(nodes, 4 * n, (h + 1) // 2, (w + 1) // 2, channels)
-        return self.parity_acc.view(nodes, -1, channels)
+        saved.norm = norms.Norm.measured(sums, self.pixels, coefficient, self.plan.channels)
+        self.nodes.add(saved.units, nodes, saved.norm)
 
     def pools_and_skips(self, saved: Saved, source: SourcePlan) -> None:
         names = [name for name in ("max_pool_3x3", "avg_pool_3x3") if source.active.get(name)]
@@ -198,7 +152,7 @@ class CellForward:
                 if place not in source.active[name]:
                     mix[place, column] = 0
         first = source.edges[0][1]
-        flat = self.acc[first : first + len(edges)].view(len(edges), -1)
+        flat = self.nodes.sums[first : first + len(edges)].view(len(edges), -1)
         flat.addmm_(mix, values.view(len(names), -1))
         saved.linear, saved.linear_values, saved.linear_mix = names, values, mix
 
@@ -313,5 +267,5 @@ class CellForward:
                     named = {item: w for (item, _), w in zip(module.named_parameters(), inside, strict=True)}
                     out = functional_call(module, named, (leaf,))
                 value = out.detach().permute(0, 2, 3, 1)
-                self.acc[node].view(*self.shape, -1).addcmul_(value, self.mixture[edge, self.column[name]])
+                self.nodes.sums[node].view(*self.shape, -1).addcmul_(value, self.mixture[edge, self.column[name]])
                 saved.plain.append((place, name, leaf, out, leaves, inside))

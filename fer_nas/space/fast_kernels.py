@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 
 try:
-    from fer_nas.space import gpu_check, gpu_depthwise, gpu_kernels, gpu_points
+    from fer_nas.space import gpu_check, gpu_depthwise, gpu_kernels, gpu_points, gpu_terms
 except ImportError:  # torch for a CPU, and Windows, have no Triton
-    gpu_check = gpu_depthwise = gpu_kernels = gpu_points = None  # type: ignore[assignment]
+    gpu_check = gpu_depthwise = gpu_kernels = gpu_points = gpu_terms = None  # type: ignore[assignment]
 
 try:
     from fer_nas.space import cpu_kernels, cpu_pictures

@@ -6,6 +6,7 @@ Shapes: M pixels of the batch; columns are channels of several operations side b
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -187,8 +188,14 @@ def standardize(x_MC: Tensor, out: Tensor | None = None) -> tuple[Tensor, Norm]:
 
 def standardize_backward(g_MC: Tensor, normal_MC: Tensor, norm: Norm) -> Tensor:
     """From standardized values, which are used up: s·(g − mean(g) − normal·mean(g·normal))."""
-    ones = torch.ones_like(norm.scale)
-    return Norm(torch.zeros_like(ones), ones, norm.scale, norm.bias, norm.pixels).backward(g_MC, normal_MC)[1]
+    zeros, ones = _constants(len(norm.scale), norm.scale.dtype, norm.scale.device)
+    return Norm(zeros, ones, norm.scale, norm.bias, norm.pixels).backward(g_MC, normal_MC)[1]
+
+
+@lru_cache(maxsize=256)
+def _constants(columns: int, dtype: torch.dtype, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Zeros and ones, which nothing writes to."""
+    return torch.zeros(columns, dtype=dtype, device=device), torch.ones(columns, dtype=dtype, device=device)
 
 
 class Standardize(torch.autograd.Function):

@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from fer_nas.space import gpu_depthwise, gpu_kernels, gpu_points
+from fer_nas.space import gpu_depthwise, gpu_kernels, gpu_points, gpu_terms
 
 TOLERANCE = 1e-5  # of the norm; float32 is below 1e-6, one product of TF32 near 3e-4
 CHANNELS, EDGES, SIDE = 16, 2, 9
@@ -71,6 +71,17 @@ def _differences(device: torch.device) -> Iterator[float]:
     yield _off(parts.values.sum(0), torch.stack([g.double().sum(0), (g.double() * y).sum(0)]))
     yield _off(gpu_kernels.combined(g, y, a, b, constant), torch.cat(step, 1))
     yield _off(gpu_kernels.scaled(y, a, b, relu=True), torch.relu(y.double() * a + b))
+    from fer_nas.space.fast_layout import matrix, to_parities  # which asks this file whether kernels serve
+
+    sums, row = drawn(3, 2 * SIDE * SIDE, CHANNELS), drawn(2 * columns)
+    picture = drawn(2, SIDE, SIDE, columns)
+    outputs = picture.view(-1, columns), matrix(to_parities(picture))
+    terms = [gpu_terms.Term(y, place * columns, 1, EDGES, place == 1) for place, y in enumerate(outputs)]
+    twice = (picture.double() * (row[:columns] + row[columns:].double())).view(-1, EDGES, CHANNELS).transpose(0, 1)
+    expected = sums.double()
+    expected[1:] += twice
+    gpu_terms.add(sums, terms, row, (2, SIDE, SIDE))
+    yield _off(sums, expected)
 
 
 def _off(found: Tensor, expected: Tensor) -> float:
