@@ -25,6 +25,7 @@ from fer_nas.space import fast_lanes as lanes
 from fer_nas.space import fast_layout as layout
 from fer_nas.space import fast_norms as norms
 from fer_nas.space.fast_forward import CellForward
+from fer_nas.space.fast_nodes import NodeGradients
 from fer_nas.space.fast_plan import (
     SEPARABLE,
     SKIPS,
@@ -61,18 +62,15 @@ class CellPass(CellForward):
         if not self.saved:
             raise RuntimeError("the fast form goes backward once: what lay between is freed on the way")
         plan = self.plan
-        self.g = g.reshape(self.pixels, plan.nodes, -1).transpose(0, 1).contiguous()
-        if self.by is not None:
-            self.g = self.by.begin_backward(self.g)
-        self.parity_g: dict[int, Tensor] = {}
-        self.side_g: dict[tuple[Any, ...], Tensor] = {}
+        by_node = g.reshape(self.pixels, plan.nodes, -1).transpose(0, 1).contiguous()
+        self.gradients = NodeGradients(by_node if self.by is None else self.by.begin_backward(by_node), self.shape)
         self.d_mixture = torch.zeros_like(self.mixture)
         found: list[Tensor] = []
         for source in reversed(range(1 + plan.nodes)):
             # Sources are walked backwards: when one is reached, its nodes' gradients are complete.
             saved = self.saved.pop()
             assert saved is not None
-            self.side_g.clear()
+            self.gradients.next_source()
             inwards = self.with_weights or source >= 2 or wanted[source]
             if inwards:
                 dx = self.source_backward(saved, plan.sources[source])
@@ -83,25 +81,14 @@ class CellPass(CellForward):
                 dx = self.by.backward(plan.sources[source], dx, self.d_mixture)
             if source >= 2:
                 step = layout.matrix(dx)
-                self.g[source - 2].add_(step if self.by is None else self.by.add_gradient(source - 2, step))
+                self.gradients.g[source - 2].add_(step if self.by is None else self.by.add_gradient(source - 2, step))
             else:
                 found.append(dx)
         return found[1], found[0], self.d_mixture, self.d_weights
 
     def gradient(self, unit: Unit, source: SourcePlan) -> Tensor:
         """Gradients of the unit's nodes side by side, (M, k·C)."""
-        nodes = [source.edges[place][1] for place in unit.places]
-        if unit.parity:
-            for node in nodes:
-                if node not in self.parity_g:
-                    self.parity_g[node] = layout.matrix(layout.to_parities(self.g[node].view(*self.shape, -1)))
-        found = [self.parity_g[node] if unit.parity else self.g[node] for node in nodes]
-        if len(nodes) == 1:
-            return found[0]
-        key = (unit.parity, *nodes)
-        if key not in self.side_g:
-            self.side_g[key] = torch.cat(found, dim=1)
-        return self.side_g[key]
+        return self.gradients.beside(tuple(source.edges[place][1] for place in unit.places), unit.parity)
 
     def mixture_backward(self, saved: Saved, source: SourcePlan) -> None:
         """The mixture's gradient alone, of a source that nothing before it learns from."""
@@ -120,7 +107,7 @@ class CellPass(CellForward):
     def plain_mixture_backward(self, source: SourcePlan, place: int, name: str, out: Tensor) -> Tensor:
         """The same of an operation that ran by its module; returns the gradient of its output."""
         edge, node = source.edges[place]
-        g = self.g[node].view(*self.shape, -1).permute(0, 3, 1, 2)
+        g = self.gradients.g[node].view(*self.shape, -1).permute(0, 3, 1, 2)
         self.d_mixture[edge, self.column[name]] += (g * out.detach()).sum()
         return g * self.mixture[edge, self.column[name]]
 
@@ -287,7 +274,7 @@ class CellPass(CellForward):
         """The mixture's gradient by what was added as it is; returns the gradients of the source's nodes, (E, M·C)."""
         values, names = layout.some(saved.linear_values), saved.linear
         first = source.edges[0][1]
-        g = self.g[first : first + len(source.edges)].view(len(source.edges), -1)
+        g = self.gradients.g[first : first + len(source.edges)].view(len(source.edges), -1)
         d_mix = self.linear_slopes(g, values.view(len(names), -1))
         ran = [(place, column) for column, name in enumerate(names) for place in source.active[name]]
         entries = tuple(self.entry(source.edges[place][0], names[column]) for place, column in ran)

@@ -1,4 +1,4 @@
-"""The nodes of a cell in the fast form, as sums to which operations add; fast_cell.py tells the rest.
+"""The nodes of a cell in the fast form: sums to which operations add, and their gradients; fast_cell.py tells the rest.
 
 Shapes: M = N·H·W pixels, C channels; outputs of operations (M, k·C) with k edges side by side.
 """
@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import torch
 from torch import Tensor
 
 from fer_nas.space import fast_kernels as kernels
@@ -97,3 +98,29 @@ class NodeSums:
             picture = self.sums[node].view(*self.shape, -1)
             for y, first, row in found:
                 kernels.cpu_pictures.add_from_parities(picture, y, first, row)
+
+
+class NodeGradients:
+    """Gradients of all nodes, g (nodes, M, C), and what units read of them. Sources are walked backwards, so that the
+    nodes of a source's edges are complete."""
+
+    def __init__(self, g: Tensor, shape: tuple[int, int, int]) -> None:
+        self.g, self.shape = g, shape
+        self.parities: dict[int, Tensor] = {}
+        self.side: dict[tuple[bool, tuple[int, ...]], Tensor] = {}
+
+    def next_source(self) -> None:
+        self.side.clear()
+
+    def beside(self, nodes: tuple[int, ...], parity: bool) -> Tensor:
+        """Those of some nodes side by side, (M, k·C), as the parities of their pictures where these are asked for."""
+        if parity:
+            for node in nodes:
+                if node not in self.parities:
+                    self.parities[node] = layout.matrix(layout.to_parities(self.g[node].view(*self.shape, -1)))
+        found = [self.parities[node] if parity else self.g[node] for node in nodes]
+        if len(nodes) == 1:
+            return found[0]
+        if (parity, nodes) not in self.side:
+            self.side[parity, nodes] = torch.cat(found, dim=1)
+        return self.side[parity, nodes]
