@@ -163,8 +163,8 @@ instructions for whole tiles (AMX); elsewhere it stays with float32."""
 
 GAIN = 1.5
 """oneDNN is taken where it is that much faster. On one AMD CPU it was twice as fast as MKL, which used half of the
-vectors there; on another one it was 1.06 times as fast, and its calls cost more. Neither is near the limit, and CPU time
-on one thread does not depend on what else runs, so that a run resumes, and one seed comes again, as it began."""
+vectors there; on another one it was 1.06 times as fast, and its calls cost more. Neither is near the limit, and CPU
+time on one thread does not depend on what else runs, so that a run resumes, and one seed comes again, as it began."""
 
 
 @cache

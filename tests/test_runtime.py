@@ -40,7 +40,10 @@ def test_products_that_a_user_has_set_stay() -> None:
 @pytest.mark.parametrize(("gain", "taken"), [(0.0, True), (1e9, False)])
 def test_products_that_are_not_faster_are_not_taken(gain: float, taken: bool, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(runtime, "GAIN", gain)
+    products = torch.backends.mkldnn.matmul  # type: ignore[attr-defined]
+    before = torch.get_num_threads(), products.fp32_precision
     assert runtime.onednn_products.__wrapped__() is taken
+    assert (torch.get_num_threads(), products.fp32_precision) == before
 
 
 def test_inexact_products_are_not_taken(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -173,7 +173,8 @@ def _rows(value: dict[str, Any]) -> list[tuple[str, str]]:
             accuracy = model["test_accuracy"]
             known = f", test accuracy {100 * accuracy:.2f} %" if accuracy is not None else ""
             known += f" (n = {model['test_count']})" if known and model["test_count"] else ""
-            text = f"{model['path']}: {len(model['classes'])} classes, {model['dataset']}{known}"
+            labels = f" with the labels of {model['labels']}" if model["labels"] else ""
+            text = f"{model['path']}: {len(model['classes'])} classes, {model['dataset']}{labels}{known}"
         rows.append(("default model" if model["default"] else "model", text))
     return rows if value["models"] else [*rows, ("models", "none")]
 

@@ -130,7 +130,7 @@ def run(options: LiveOptions, out: Console, notes: Console) -> Summary:
         if options.headless is not True and not problem and (source.kind != "folder" or options.headless is False):
             show = window.Window()
             stack.callback(show.close)
-        note(f"model {model.path.stem} on {model.provider} ({model.why}), detector {detector.name}, {source.name}")
+        note(f"model {model.path.name} on {model.provider} ({model.why}), detector {detector.name}, {source.name}")
         if problem and options.headless is None:
             note(f"{problem}: running without a window")
         signals.enter_context(stop.installed())

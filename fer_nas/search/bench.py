@@ -22,12 +22,12 @@ from rich.table import Table
 
 import fer_nas
 from fer_nas.artifacts import RunFolder
-from fer_nas.config import SearchConfig
+from fer_nas.config import SPACES, SearchConfig
 from fer_nas.data.split import DataSet, Split
 from fer_nas.errors import FerNasError, InputError
 from fer_nas.progress import say
 from fer_nas.runtime import choose_device, describe_device, enough_memory, generator, many_steps, peak_memory_mib
-from fer_nas.search.methods import METHODS
+from fer_nas.search.methods import METHODS, needs_plain_form
 from fer_nas.search.run import Search
 from fer_nas.search.state import build
 from fer_nas.settings import override
@@ -75,33 +75,47 @@ class BenchOptions:
             if METHODS.get(name) is None or METHODS[name].make is None:
                 known_names = ", ".join(key for key, row in METHODS.items() if row.make is not None)
                 raise InputError(f"--methods: {name!r} is none of {known_names}")
-            if response not in ("", "published", "own") or (response and not METHODS[name].response):
+            if response and not METHODS[name].response:
                 raise InputError(f"--methods: {word!r}; only best responses have a form: darts-stn:published")
+            if response not in ("", "published", "own"):
+                raise InputError(f"--methods: {word!r}; the forms of a best response are published and own")
+        if self.space not in SPACES:
+            raise InputError(f"--space: {self.space!r} is none of {', '.join(SPACES)}")
+        for word in self.methods:
+            fast = [form for form in self.forms if form.startswith("fast")]
+            if fast and needs_plain_form(self.config(word, fast[0])):
+                raise InputError(
+                    f"--forms {fast[0]}: {word} differentiates the network twice or forward, which the fast form "
+                    "cannot; time it by itself with --forms plain"
+                )
         if self.space == "p-darts":
             raise InputError("--space p-darts: its stages are supernets of darts; time that with --layers 5, 11 or 17")
         if self.batch_size < 2:
             raise InputError("--batch-size is 1; BatchNorm needs at least 2 images a batch")
+
+    def config(self, method: str, form: str) -> SearchConfig:
+        name, _, response = method.partition(":")
+        return override(
+            SearchConfig(),
+            {
+                "method": name,
+                **({"response": response} if response else {}),
+                "space": self.space,
+                "form": "fast" if form.startswith("fast") else "plain",
+                "graphs": form in GRAPHED,
+                "batch_size": self.batch_size,
+                "channels": self.channels,
+                "layers": self.layers,
+                "device": self.device,
+            },
+        )
 
 
 class Contestant:
     """One search: a method with one form of the supernet."""
 
     def __init__(self, options: BenchOptions, method: str, form: str) -> None:
-        name, _, response = method.partition(":")
-        config = override(
-            SearchConfig(),
-            {
-                "method": name,
-                **({"response": response} if response else {}),
-                "space": options.space,
-                "form": "fast" if form.startswith("fast") else "plain",
-                "graphs": form in GRAPHED,
-                "batch_size": options.batch_size,
-                "channels": options.channels,
-                "layers": options.layers,
-                "device": options.device,
-            },
-        )
+        config = options.config(method, form)
         draw = generator("bench")
         count, size = 4 * options.batch_size, options.image_size
         split = Split(
@@ -199,9 +213,11 @@ def _row(
     memory: dict[str, float | None],
     options: BenchOptions,
 ) -> dict[str, Any]:
-    """Figures of one contestant; `speedup` is against the same method in the first form."""
+    """Figures of one contestant; `speedup` is against the same method in the first form, `relative_cpu` its CPU time as
+    a share of the first row's in the same turn: for a method of two kinds of step the mean counts."""
     wall, cpu = ([one[i] for one in times[key]] for i in (0, 1))
     first = times.get((key[0], options.forms[0]), times[key])
+    relative = [b / max(a[1], 1e-9) for a, b in zip(next(iter(times.values())), cpu, strict=False)]
     return {
         "method": key[0],
         "form": key[1],
@@ -210,6 +226,7 @@ def _row(
         "cpu_seconds": spread(cpu),
         "speedup": spread([a[0] / b for a, b in zip(first, wall, strict=True)]),
         "speedup_cpu": spread([a[1] / max(b, 1e-9) for a, b in zip(first, cpu, strict=True)]),
+        "relative_cpu": spread(relative) | {"mean": statistics.mean(relative)},
         **memory,
         "steps": [{"wall": a, "cpu": b} for a, b in times[key]],
     }
@@ -272,7 +289,7 @@ def show(record: dict[str, Any], as_json: bool) -> None:
         print(json.dumps(record, indent=2, ensure_ascii=False))
         return
     console = Console()
-    (console if console.is_terminal else Console(width=150)).print(table(record))
+    (console if console.is_terminal else Console(width=180)).print(table(record))
 
 
 def table(record: dict[str, Any]) -> Table:
@@ -282,7 +299,13 @@ def table(record: dict[str, Any]) -> Table:
         f"{options['layers']} cells, space {options['space']}; {record['device']}; median \\[least, largest] of "
         f"n = {options['steps']}; ratio: {options['forms'][0]}'s time to the row's"
     )
-    made = Table("method", "form", "images/s", "step, s", "CPU, s", "ratio", "CPU ratio", "peak, MiB", title=title)
+    several = len(options["methods"]) > 1
+    if several:
+        title += "; share: the row's CPU time to the first row's, and its mean"
+    share = ["share"] if several else []
+    made = Table(
+        "method", "form", "images/s", "step, s", "CPU, s", "ratio", "CPU ratio", *share, "peak, MiB", title=title
+    )
     for row in record["rows"]:
         peak = row["peak_memory_mib"]
         made.add_row(
@@ -290,6 +313,7 @@ def table(record: dict[str, Any]) -> Table:
             row["form"],
             f"{row['images_per_second']:.3g}",
             *(_cell(row[name]) for name in ("step_seconds", "cpu_seconds", "speedup", "speedup_cpu")),
+            *([f"{_cell(row['relative_cpu'])} {row['relative_cpu']['mean']:.3g}"] if several else []),
             "" if peak is None else f"{peak:.0f}",
         )
     for name, why in record["left_out"].items():

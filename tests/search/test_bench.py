@@ -43,6 +43,9 @@ def test_record(tmp_path: Path) -> None:
     assert plain["speedup"] == {"median": 1, "low": 1, "high": 1}
     ratios = sorted(a["wall"] / b["wall"] for a, b in zip(plain["steps"], fast["steps"], strict=True))
     assert fast["speedup"]["median"] == pytest.approx(ratios[1])
+    shares = [b["cpu"] / a["cpu"] for a, b in zip(plain["steps"], fast["steps"], strict=True)]
+    assert fast["relative_cpu"]["mean"] == pytest.approx(sum(shares) / 3)
+    assert plain["relative_cpu"] == {"median": 1, "low": 1, "high": 1, "mean": 1}
 
 
 def test_forms_are_what_they_say(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -91,6 +94,9 @@ def test_what_does_not_compile_is_left_out_and_said(monkeypatch: pytest.MonkeyPa
         ("--forms fast,fast", "--forms is 'fast,fast'"),
         ("--methods darts-3rd", "darts-3rd"),
         ("--space nowhere", "nowhere"),
+        ("--methods darts-1st:own", "only best responses have a form"),
+        ("--methods darts-stn:mine", "the forms of a best response are published and own"),
+        ("--methods darts-1st,darts-delta-stn:published", "--forms fast: darts-delta-stn:published differentiates"),
         ("--batch-size 1", "batch-size"),
     ],
 )
@@ -98,6 +104,12 @@ def test_wrong_options(words: str, said: str) -> None:
     result = CliRunner().invoke(app, ["bench", "search", *words.split()])
     assert result.exit_code == 2
     assert said in str(result.stderr) + str(result.exception)
+
+
+def test_a_folder_is_no_file_for_the_record(tmp_path: Path) -> None:
+    result = CliRunner().invoke(app, ["bench", "search", *TINY, "--out", str(tmp_path)])
+    assert result.exit_code == 2
+    assert f"cannot write {tmp_path}: it is a folder" in str(result.stderr) + str(result.exception)
 
 
 def test_a_batch_of_one() -> None:
