@@ -87,6 +87,7 @@ def bench_search(
     """Time the steps of a search: images a second, step time and peak memory by method and form, taking turns."""
     from fer_nas.artifacts import write_json
     from fer_nas.search import bench as search_bench
+    from fer_nas.search.bench_table import show
 
     options = search_bench.BenchOptions(
         methods=tuple(methods.split(",")),
@@ -105,7 +106,7 @@ def bench_search(
     record = search_bench.run(
         options, Console(stderr=True), lambda found: None if out is None else write_json(out, found)
     )
-    search_bench.show(record, as_json)
+    show(record, as_json)
 
 
 @guarded

@@ -13,7 +13,7 @@ from typer.testing import CliRunner
 
 from fer_nas.cli import app
 from fer_nas.errors import InputError
-from fer_nas.search import bench
+from fer_nas.search import bench, bench_table
 
 TINY = ["--channels=2", "--layers=1", "--image-size=8", "--batch-size=2", "--steps=3", "--threads=1", "--device=cpu"]
 
@@ -82,7 +82,7 @@ def test_what_does_not_compile_is_left_out_and_said(monkeypatch: pytest.MonkeyPa
     assert record["left_out"] == {"darts-1st, compiled": "no compiler found"}
     console = Console(width=200)
     with console.capture() as shown:
-        console.print(bench.table(record))
+        console.print(bench_table.table(record))
     assert "no compiler found" in shown.get() and "n = 1" in shown.get()
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from types import SimpleNamespace
 
 import torch
 from torch import Tensor
@@ -10,6 +11,7 @@ from torch.func import functional_call
 
 from fer_nas.space import fast_kernels, gpu_check, gpu_depthwise, gpu_points
 from fer_nas.space.fast import fast_logits
+from fer_nas.space.fast_nodes import NodeSums
 from fer_nas.space.gpu_kernels import Parts
 from fer_nas.space.supernet import Supernet
 from fer_nas.space.variants import SPACES
@@ -62,6 +64,24 @@ def points() -> None:
                 close(d_points, torch.stack([s.t() @ x for s, x in zip(step, d.chunk(edges, 1), strict=True)]), where)
 
 
+def nodes() -> None:
+    """Outputs added in one pass against unit by unit, nodes that do not follow each other among them."""
+    shape, channels = (2, 7, 6), 4
+    pixels, parity_pixels = 2 * 7 * 6, 4 * 2 * 4 * 3
+    of_nodes = [((0, 1, 2, 3), False), ((0, 2, 3), True), ((1, 3), False), ((0, 1, 2, 3), True), ((2,), False)]
+    units, columns = [], 0
+    for into, parity in of_nodes:
+        y = torch.randn(parity_pixels if parity else pixels, len(into) * channels).double()
+        units.append(SimpleNamespace(y=y, places=into, parity=parity))
+        columns += y.shape[1]
+    every, row = [node for into, _ in of_nodes for node in into], torch.randn(columns).double()
+    a, b = (NodeSums(row, 4, shape, channels) for _ in range(2))
+    a._in_one_pass(units, every, row)  # type: ignore[arg-type]
+    b._by_unit(units, every, row.view(-1, 1, channels))  # type: ignore[arg-type]
+    for node in range(4):
+        close(a.finish(node), b.finish(node), node)
+
+
 def supernets() -> None:
     """Against the plain form, but for the norm's epsilon, which kernels hold in float32."""
     fast_kernels.on_gpu = lambda x: True
@@ -85,7 +105,7 @@ def supernets() -> None:
 
 if __name__ == "__main__":
     torch.manual_seed(0)
-    for part in (depthwise, points, supernets):
+    for part in (depthwise, points, nodes, supernets):
         part()
         print(part.__name__, "agree")
     assert max(gpu_check._differences(torch.device("cpu"))) < 1e-6

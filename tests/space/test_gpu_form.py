@@ -24,7 +24,7 @@ def test_kernels_agree_with_torch() -> None:
         text=True,
     )
     assert done.returncode == 0, done.stderr[-2000:]
-    assert done.stdout.split("\n")[:3] == ["depthwise agree", "points agree", "supernets agree"]
+    assert done.stdout.split("\n")[:4] == [f"{part} agree" for part in ("depthwise", "points", "nodes", "supernets")]
 
 
 def test_edges_side_by_side_in_one_product() -> None:
