@@ -24,7 +24,7 @@ from fer_nas.search.bench import BenchOptions, Contestant
 from fer_nas.space import fast_convs as convs
 from fer_nas.space import fast_forward, fast_kernels
 from fer_nas.space import fast_layout as layout
-from fer_nas.space.fast_cell import CellPass
+from fer_nas.space.fast_backward import CellPass
 
 
 def avg_pool(x: Tensor, stride: int) -> Tensor:

@@ -111,6 +111,11 @@ class ArchConfig:
         "On a GPU, record the supernet's passes as CUDA graphs and replay them: the same kernels, started without "
         "Python. What differentiates twice or draws in its passes (gdas, implicit, dropout) runs without.",
     )
+    recompute: bool = _f(
+        False,
+        "Activation checkpointing: keep what each cell reads alone, and compute the rest anew when its gradient is "
+        "asked for. Less memory for one more forward pass, with the same result.",
+    )
     arch_learning_rate: float = _f(3e-4, "Learning rate of λ.", low=0)
     arch_weight_decay: float = _f(1e-3, "Weight decay of λ.", low=0)
     warmup_epochs: int = _f(0, "First epochs in which λ is frozen.", low=0)

@@ -66,6 +66,7 @@ class EpochLoop(ABC):
 
     command: ClassVar[str]
     columns: Columns
+    memory_saver = ""  # what to do where memory is short, beside lower settings
 
     def __init__(self, run: RunConfig, folder: RunFolder, console: Console, device: torch.device, steps: int) -> None:
         self.settings, self.folder, self.console, self.device, self.steps = run, folder, console, device, steps
@@ -158,7 +159,7 @@ class EpochLoop(ABC):
         """From where the run stands to its last epoch."""
         epochs = self.settings.epochs
         with (
-            enough_memory(),
+            enough_memory(self.memory_saver),
             many_steps(),
             StopFlag.watch() as stop,
             EpochTable(self.title, self.columns, epochs, self.steps, self.console) as table,

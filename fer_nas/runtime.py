@@ -196,14 +196,15 @@ def onednn_products() -> bool:
 
 
 @contextlib.contextmanager
-def enough_memory() -> Iterator[None]:
-    """An allocation that fails, on a GPU or the CPU, is a FerNasError that says what to lower."""
+def enough_memory(or_else: str = "") -> Iterator[None]:
+    """An allocation that fails, on a GPU or the CPU, is a FerNasError that says what to lower, or else to do."""
     try:
         yield
     except (torch.OutOfMemoryError, RuntimeError) as error:
         if not isinstance(error, torch.OutOfMemoryError) and "allocate memory" not in str(error):
             raise
-        raise FerNasError("out of memory; lower --batch-size, --channels, --layers or --image-size") from None
+        lower = "--batch-size, --channels, --layers or --image-size"
+        raise FerNasError(f"out of memory; lower {lower}{or_else}") from None
 
 
 def require_finite(loss: float, where: str) -> None:

@@ -66,8 +66,9 @@ def bench_search(
         str,
         typer.Option(
             "--forms",
-            help="Forms of the supernet, with commas: plain (channels first), channels-last, fast, compiled (minutes "
-            "to compile), and on a GPU graphed and fast-graphed; the first is what others are compared with.",
+            help="Forms of the supernet, with commas: plain (channels first), channels-last, fast, recomputed and "
+            "fast-recomputed (activation checkpointing), compiled (minutes to compile), and on a GPU graphed and "
+            "fast-graphed; the first is what others are compared with.",
         ),
     ] = "plain,fast",
     space: Annotated[str, typer.Option("--space", help="Search space.")] = "darts",

@@ -31,7 +31,7 @@ OPTIONS = {
     "compare": "RUNS --out",
     "study": "PLAN --data --out --scale --labels --cifar10 --seeds --jobs --threads --device",
     "search": "--preset --out --resume --seeds --rank-epochs --method --space --form --graphs --no-graphs "
-    "--arch-learning-rate --arch-weight-decay "
+    "--recompute --no-recompute --arch-learning-rate --arch-weight-decay "
     "--operations --max-skips --stable-epochs --auxiliary-skip --stage-layers --stage-operations --stage-warmup "
     "--skip-dropout --temperature --temperature-min "
     "--arch-every --terms --solve-batch --adjoint-rate --adjoint-damping --adjoint-every --response --response-clip "

@@ -34,12 +34,15 @@ from fer_nas.settings import override
 FORMS = {
     "plain": "the definition, channels first",
     "channels-last": "the definition, channels last",
+    "recomputed": "the definition, channels last, with activation checkpointing",
     "compiled": "the definition, channels last, each cell by torch.compile",
     "graphed": "the definition, channels last, its passes replayed as CUDA graphs",
     "fast": "the same function with fewer and larger kernels",
+    "fast-recomputed": "the fast form with activation checkpointing",
     "fast-graphed": "the fast form, its passes replayed as CUDA graphs",
 }
 GRAPHED = ("graphed", "fast-graphed")
+RECOMPUTED = ("recomputed", "fast-recomputed")
 CLASSES = 10
 WARM_UP, WARM_UP_GRAPHED = 2, 10
 """Steps before the timed ones, the second with momentum; graphs are recorded in them."""
@@ -102,6 +105,7 @@ class BenchOptions:
                 "space": self.space,
                 "form": "fast" if form.startswith("fast") else "plain",
                 "graphs": form in GRAPHED,
+                "recompute": form in RECOMPUTED,
                 "batch_size": self.batch_size,
                 "channels": self.channels,
                 "layers": self.layers,

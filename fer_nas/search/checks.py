@@ -104,6 +104,7 @@ def plain_form(task: CellSearch, state: State) -> tuple[CellSearch, Params]:
     response = state.method.respond(arch, arch) if isinstance(state.method, STN) else None
     weights = task.plain(task.weights(), response)
     plain.learner, plain.packed, plain.fast, plain.replay = None, None, False, None
+    plain.recompute = False  # what is differentiated twice keeps all of it anyway
     return plain, {name: w.detach() for name, w in weights.items()}
 
 

@@ -39,7 +39,7 @@ from fer_nas.runtime import (
 from fer_nas.search.checks import Checks
 from fer_nas.search.found import draw, genotype_file
 from fer_nas.search.guards import COLLAPSED, StableRanking, collapse_note
-from fer_nas.search.methods import METHODS
+from fer_nas.search.methods import METHODS, needs_plain_form
 from fer_nas.search.record import COLUMNS, ResponseRecord, columns
 from fer_nas.search.stages import Stage, max_skips, plan, strongest, warmup_notes
 from fer_nas.search.state import State, build, validate
@@ -56,6 +56,8 @@ class Search(EpochLoop):
 
     def __init__(self, config: SearchConfig, folder: RunFolder, dataset: DataSet, console: Console) -> None:
         self.config, self.dataset = config, dataset
+        if not config.arch.recompute and not needs_plain_form(config):
+            self.memory_saver = ", or give --recompute"
         device = choose_device(config.run.device)
         halves = batches.halves(dataset.train, generator(config.run.seed, "halves"))
         self.weights_split, self.arch_split = (half.to(device) for half in halves)

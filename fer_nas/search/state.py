@@ -141,6 +141,11 @@ def build(
     if row.response and config.response.perturb == "example":
         refuse_rows(config, space)
     if needs_plain_form(config):
+        if config.arch.recompute:
+            raise InputError(
+                f"--recompute: {config.arch.method} differentiates the network twice or forward, or has "
+                "a λ for each example, which needs all of a pass; leave it out"
+            )
         if parallel.count() > 1:
             raise InputError(
                 f"{config.arch.method} differentiates the network twice or forward, or has a λ for each example, which "
@@ -171,7 +176,10 @@ def build(
             generator=generator(seed, "response", *again),
         )
     graphs = config.arch.graphs and device.type == "cuda" and parallel.count() == 1 and not needs_plain_form(config)
-    task = CellSearch(supernet, space, wanted, learner=learner, tuned=tuned, graphs=graphs, pack=True)
+    recompute = config.arch.recompute
+    task = CellSearch(
+        supernet, space, wanted, learner=learner, tuned=tuned, graphs=graphs, pack=True, recompute=recompute
+    )
     arch = task.initial_hyper(generator(seed, "arch", *again)).to(device).requires_grad_()
     w = config.weights
     return State(

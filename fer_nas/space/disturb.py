@@ -7,7 +7,7 @@ that the same generator state at two pairs of rates gives the same draws. Shapes
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 import torch
 from torch import Tensor
@@ -30,6 +30,12 @@ class SkipDropout:
         kept = torch.rand(x.shape, generator=self.draw, device=x.device) >= self.rate
         return x * (kept.to(x) / (1 - self.rate))
 
+    def copy(self) -> SkipDropout:
+        """Another one that draws what this one draws next."""
+        found = SkipDropout(self.rate, self.seed)
+        found.draw = self.draw and self.draw.clone_state()
+        return found
+
 
 @dataclass(frozen=True, kw_only=True)
 class Disturbance:
@@ -42,6 +48,10 @@ class Disturbance:
     dropout: float = 0.0
     drop_path: float = 0.0
     skips: SkipDropout | None = None
+
+    def copy(self) -> Disturbance:
+        """Another one that draws what this one draws next."""
+        return replace(self, generator=self.generator.clone_state(), skips=self.skips and self.skips.copy())
 
     def kept(self, shape: tuple[int, ...], rate: float, like: Tensor) -> Tensor:
         """0 with probability `rate`, else 1/(1 − rate), which keeps the mean."""

@@ -95,11 +95,13 @@ def fast_logits(
     images: Tensor,
     active: dict[str, Active] | None = None,
     disturb: Disturbance | None = None,
+    recompute: bool = False,
 ) -> Tensor:
     """What `functional_call(net, weights, (images, mixtures))` gives, (B, K); of a disturbance dropout alone.
 
     weights: by the plain form's names: parameters, a step ahead, a best response. Where none of them needs a gradient,
-    none is computed. active: "normal" and "reduce" → which operations run.
+    none is computed. active: "normal" and "reduce" → which operations run. recompute: activation checkpointing, cell
+    by cell.
     """
     x = net.normalize(images).contiguous(memory_format=torch.channels_last)
     stem = {name.removeprefix("stem."): w for name, w in weights.items() if name.startswith("stem.")}
@@ -118,7 +120,7 @@ def fast_logits(
         mixture = mixtures[kind]
         if active is not None and plan.order is not None:  # what passes by does so with the weights of what runs
             mixture = mixture * torch.tensor(active[kind], dtype=mixture.dtype, device=mixture.device)
-        state = FastCell.apply(plan, torch.is_grad_enabled(), x0, x1, mixture, *edges)
+        state = FastCell.apply(plan, torch.is_grad_enabled(), recompute, x0, x1, mixture, *edges)
         relu0, relu1 = relu1, torch.relu(state) if cell is not net.cells[-1] else state
     features = state.mean((1, 2))
     if disturb is not None:

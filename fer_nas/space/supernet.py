@@ -6,11 +6,13 @@ Shapes: B batch, K classes, E edges of a cell, O operations. Input (B, C_in, S, 
 from __future__ import annotations
 
 from collections.abc import Sequence
+from functools import partial
 
 import torch
 from torch import Tensor, nn
 
 from fer_nas.space.disturb import Disturbance
+from fer_nas.space.recompute import recomputed
 from fer_nas.space.skeleton import CellPlan, Normalize, Stem, choose_stem, plan_cells, preprocess
 from fer_nas.space.variants import SearchSpace
 
@@ -62,7 +64,7 @@ class Supernet(nn.Module):
     O counts the space's `columns`.
 
     active: which operations run, by kind of cell, edge and operation; all where it is not given. disturb: dropout and
-    drop-path of a training step.
+    drop-path of a training step. recompute: activation checkpointing, cell by cell.
 
     It has no buffers that change and keeps no λ: with torch.func.functional_call its weights are arguments too.
     """
@@ -104,9 +106,11 @@ class Supernet(nn.Module):
         mixtures: dict[str, Tensor],
         active: dict[str, Active] | None = None,
         disturb: Disturbance | None = None,
+        recompute: bool = False,
     ) -> Tensor:
         s0, s1 = self.stem(self.normalize(x))
         for kind, cell in zip(self.kinds, self.cells, strict=True):
-            s0, s1 = s1, cell(s0, s1, mixtures[kind], None if active is None else active[kind], disturb)
+            run = partial(recomputed, cell) if recompute else cell
+            s0, s1 = s1, run(s0, s1, mixtures[kind], None if active is None else active[kind], disturb)
         features = s1.mean((2, 3))
         return self.classifier(features if disturb is None else disturb.features(features))

@@ -52,6 +52,7 @@ class CellSearch:
         tuned: Tuned | None = None,
         graphs: bool = False,
         pack: bool = False,
+        recompute: bool = False,
     ) -> None:
         """form: plain, or fast, which can be differentiated once; auto is fast where the space has such a form.
 
@@ -59,10 +60,11 @@ class CellSearch:
         itself gives only its shape. tuned: training hyperparameters in λ; a batch's images are then as they are.
         graphs: on a GPU, as CUDA graphs where a pass is the same each time; like the fast form, differentiable once.
         pack: the weights are few long vectors, for networks all of whose weights learn in each step.
+        recompute: activation checkpointing, cell by cell; not where λ is another one for each example.
         """
         self.supernet, self.learner = supernet, learner
         self.packed = Packed(learner or supernet) if pack and not space.samples else None
-        self.space, self.tuned = space, tuned
+        self.space, self.tuned, self.recompute = space, tuned, recompute
         drops = tuned is not None and "drop_path" in tuned.names
         if form == "fast" and drops:
             raise InputError("--form fast: it has no drop-path, which --tune drop_path needs; use --form plain")
@@ -193,8 +195,8 @@ class CellSearch:
         if self.skip_dropout and self.skip_seed is not None:
             disturb = replace(disturb or Disturbance(), skips=SkipDropout(self.skip_dropout, self.skip_seed))
         if self.fast:
-            return fast_logits(self.supernet, weights, mixtures, images, active, disturb)
-        return functional_call(self.supernet, weights, (images, mixtures, active, disturb))
+            return fast_logits(self.supernet, weights, mixtures, images, active, disturb, self.recompute)
+        return functional_call(self.supernet, weights, (images, mixtures, active, disturb, self.recompute))
 
     def plain(self, weights: Params, response: Tensor | None) -> Params:
         """The supernet's own weights by their names, at r (n,); None is r = 0."""

@@ -89,7 +89,7 @@ def test_what_does_not_compile_is_left_out_and_said(monkeypatch: pytest.MonkeyPa
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        ("--forms fastest", "--forms: 'fastest' is none of plain, channels-last, compiled, graphed, fast, fast-gr"),
+        ("--forms fastest", "--forms: 'fastest' is none of plain, channels-last, recomputed, compiled, gra"),
         ("--forms plain,graphed --device cpu", "--forms graphed: CUDA graphs need a GPU"),
         ("--forms fast,fast", "--forms is 'fast,fast'"),
         ("--methods darts-3rd", "darts-3rd"),
