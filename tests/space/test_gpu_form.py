@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import subprocess
 import sys
@@ -25,6 +26,36 @@ def test_kernels_agree_with_torch() -> None:
     )
     assert done.returncode == 0, done.stderr[-2000:]
     assert done.stdout.split("\n")[:4] == [f"{part} agree" for part in ("depthwise", "points", "nodes", "supernets")]
+
+
+SHARED_KIB = {75: 64, 86: 99, 90: 227}
+"""Most shared memory of a program, by compute capability (CUDA C++ Programming Guide)."""
+
+
+@pytest.mark.slow
+def test_kernels_compile_for_gpus_and_fit(tmp_path: Path) -> None:
+    """Of three generations: 2080 Ti, 30xx and 40xx, H100."""
+    pytest.importorskip("triton", reason="Triton is not there for this system")
+    done = subprocess.run(
+        [sys.executable, Path(__file__).parent / "compiled.py", *map(str, SHARED_KIB)],
+        env=os.environ | {"TRITON_CACHE_DIR": str(tmp_path)},
+        capture_output=True,
+        text=True,
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    rows = [json.loads(line) for line in done.stdout.splitlines()]
+    kernels = fast_kernels
+    own = {
+        name
+        for module in (kernels.gpu_kernels, kernels.gpu_depthwise, kernels.gpu_points, kernels.gpu_terms)
+        for name, kernel in vars(module).items()
+        if type(kernel).__name__ == "JITFunction"
+    }
+    inlined = {"_add_parts", "_column", "_term"}  # parts of kernels
+    assert {row["kernel"] for row in rows} == own - inlined
+    for capability, kib in SHARED_KIB.items():
+        needs = {row["shared"]: row for row in rows if row["capability"] == capability}
+        assert max(needs) <= kib * 1024, needs[max(needs)]
 
 
 def test_edges_side_by_side_in_one_product() -> None:
