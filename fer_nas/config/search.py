@@ -1,79 +1,14 @@
-"""Every setting of a run, one frozen dataclass per concern, and the presets (standard library only).
-
-A field's `help` is its documentation and the help text of its command-line option; `choices` are the values it takes,
-`low` and `high` its bounds.
-"""
+"""`fer-nas search`."""
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
 
+from fer_nas.config.field import setting as _f
+from fer_nas.config.shared import AugmentConfig, DataConfig, NetworkConfig, RunConfig
 
-def _f(
-    default: Any, help: str, choices: tuple[str, ...] = (), low: float | None = None, high: float | None = None
-) -> Any:
-    return field(default=default, metadata={"help": help, "choices": choices, "low": low, "high": high})
-
-
-@dataclass(frozen=True, kw_only=True)
-class DataConfig:
-    """What is learned from."""
-
-    data: str = _f("drawn", "Data set: a path (zip, csv, folder), or 'drawn' for the generated faces.")
-    dataset: str | None = _f(
-        None,
-        "Force the format instead of recognizing it: fer2013-csv, fer2013-images, images, cifar10, mnist, "
-        "fashion-mnist, ckplus, ck48, jaffe or drawn.",
-    )
-    labels: str = _f("fer2013", "FER2013's official labels, or the FER+ votes.", ("fer2013", "ferplus"))
-    votes: str | None = _f(None, "FER+ vote file; found beside the images where not given.")
-    image_size: int | None = _f(None, "Resize images to this many pixels; their own size where not given.", low=8)
-    contempt: str = _f("drop", "CK+: leave contempt out, or keep it as an eighth class.", ("drop", "keep"))
-    folds: int = _f(10, "Folds over subjects where the data set has subjects and no official split.", low=2)
-    fold: int = _f(0, "Which fold is the test set; the next one validates.", low=0)
-    limit: int | None = _f(
-        None, "Use at most this many training images, drawn by the seed; validation and test stay whole.", low=2
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class AugmentConfig:
-    """Random changes of training images; 0 turns one off."""
-
-    flip: bool = _f(True, "Mirror half of the images.")
-    shift: float = _f(0.08, "Largest shift, as a share of the side.", low=0, high=1)
-    rotate: float = _f(10.0, "Largest rotation in degrees.", low=0)
-    scale: float = _f(0.1, "Largest zoom in or out, as a share.", low=0, high=1)
-    brightness: float = _f(0.2, "Largest change of brightness, as a share of the range.", low=0, high=1)
-    contrast: float = _f(0.2, "Largest change of contrast, as a share.", low=0, high=1)
-    erase: float = _f(0.0, "Share of images of which a random rectangle is blanked (random erasing).", low=0, high=1)
-    cutout: int = _f(0, "Side in pixels of a blanked square (cutout).", low=0)
-
-
-@dataclass(frozen=True, kw_only=True)
-class NetworkConfig:
-    """The skeleton that cells are stacked into."""
-
-    channels: int = _f(16, "Channels of the first cells (C).", low=1)
-    layers: int = _f(8, "Number of cells; reductions stand at 1/3 and 2/3.", low=1)
-    stem: str = _f(
-        "auto",
-        "Stem: cifar (stride 1), stride2, or imagenet (stride 8 in three steps); auto by image size: "
-        "cifar up to 40, stride2 up to 112, imagenet above.",
-        ("auto", "cifar", "stride2", "imagenet"),
-    )
-
-
-@dataclass(frozen=True, kw_only=True)
-class RunConfig:
-    """Where and how a long command runs."""
-
-    epochs: int = _f(50, "Epochs.", low=1)
-    batch_size: int = _f(64, "Images a step.", low=1)
-    seed: int = _f(0, "Seed of everything random.", low=0, high=2**63 - 1)
-    device: str = _f("auto", "auto, cpu, cuda or cuda:N; a GPU that is asked for and not there is an error.")
-    threads: int | None = _f(None, "CPU threads; torch's own choice where not given.", low=1)
+SPACES = ("darts", "pc-darts", "gdas", "p-darts", "i-darts", "auto-fernet", "fer")
+SEARCH_METHODS = ("darts-1st", "darts-2nd", "implicit", "soba", "darts-stn", "darts-delta-stn", "random")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -85,10 +20,6 @@ class WeightsConfig:
     momentum: float = _f(0.9, "Momentum of the weights' SGD.", low=0, high=1)
     weight_decay: float = _f(3e-4, "Weight decay of the weights.", low=0)
     gradient_clip: float = _f(5.0, "Largest norm of the weights' gradient.", low=0)
-
-
-SPACES = ("darts", "pc-darts", "gdas", "p-darts", "i-darts", "auto-fernet", "fer")
-SEARCH_METHODS = ("darts-1st", "darts-2nd", "implicit", "soba", "darts-stn", "darts-delta-stn", "random")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -289,100 +220,3 @@ class SearchConfig:
     checks: ChecksConfig = ChecksConfig()
     weights: WeightsConfig = WeightsConfig()
     augment: AugmentConfig = AugmentConfig()
-
-
-@dataclass(frozen=True, kw_only=True)
-class RecipeConfig:
-    """How a derived network is regularized and averaged."""
-
-    learning_rate_min: float = _f(0.0, "Last learning rate.", low=0)
-    warmup_epochs: int = _f(0, "Epochs over which the learning rate rises from zero.", low=0)
-    label_smoothing: float = _f(0.0, "Label smoothing.", low=0, high=1)
-    drop_path: float = _f(0.2, "Drop-path probability at the last epoch, rising linearly from 0.", low=0, high=0.99)
-    dropout: float = _f(0.0, "Dropout before the classifier.", low=0, high=0.99)
-    auxiliary: bool = _f(False, "Add the auxiliary head at 2/3 of the depth.")
-    auxiliary_weight: float = _f(0.4, "Weight of the auxiliary head's loss.", low=0)
-    ema: float = _f(0.0, "Decay of the moving average of the weights, a step; 0 turns it off.", low=0, high=1)
-    mixed_precision: bool = _f(True, "Mixed precision on CUDA.")
-    progressive: float = _f(
-        1.0,
-        "Share of the image size that training starts with; it rises to 1 over the first 80 % of the epochs, which "
-        "costs less time (Tan & Le 2021).",
-        low=0.25,
-        high=1,
-    )
-    initialize_from: str | None = _f(None, "Start from the best weights of this training run (fine-tuning).")
-
-
-@dataclass(frozen=True, kw_only=True)
-class TrainConfig:
-    """`fer-nas train`: the defaults are the published evaluation settings, preset `paper`."""
-
-    run: RunConfig = RunConfig(epochs=600, batch_size=96)
-    data: DataConfig = DataConfig()
-    network: NetworkConfig = NetworkConfig(channels=36, layers=20)
-    learning_rate: float = _f(0.025, "First learning rate.", low=0)
-    momentum: float = _f(0.9, "Momentum.", low=0, high=1)
-    nesterov: bool = _f(False, "Nesterov momentum.")
-    weight_decay: float = _f(3e-4, "Weight decay.", low=0)
-    gradient_clip: float = _f(5.0, "Largest norm of the gradient.", low=0)
-    recipe: RecipeConfig = RecipeConfig(auxiliary=True)
-    augment: AugmentConfig = AugmentConfig()
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuneRunConfig:
-    """What is compared, and on what budget."""
-
-    methods: str = _f(
-        "stn,delta-stn,random,bayes",
-        "Methods, separated by commas: stn, delta-stn, centred-stn (Δ-STN without its linearization), truncated, "
-        "unrolled, neumann, random, bayes, fixed.",
-    )
-    budget: float = _f(300.0, "Seconds of each method and seed, evaluations included.", low=0)
-    clock: str = _f(
-        "auto",
-        "What the budget counts: CPU time of this process, which other programs do not disturb, or time on the wall; "
-        "auto: cpu on a CPU, wall on a GPU.",
-        ("auto", "cpu", "wall"),
-    )
-    seeds: int = _f(3, "Number of seeds: --seed and those after it.", low=1)
-    seed: int = _f(0, "First seed of everything random.", low=0, high=2**62)
-    device: str = _f("auto", "auto, cpu, cuda or cuda:N; a GPU that is asked for and not there is an error.")
-    threads: int = _f(1, "CPU threads; CPU time counts all of them.", low=1)
-
-
-@dataclass(frozen=True, kw_only=True)
-class TuneConfig:
-    """`fer-nas tune`: the defaults of the optimizers are the published settings (MacKay et al. 2019, section 5)."""
-
-    run: TuneRunConfig = TuneRunConfig()
-    data: DataConfig = DataConfig()
-    problem: str = _f(
-        "mnist-mlp", "Which network, and how its data are split.", ("mnist-mlp", "fashion-cnn", "fer-cnn")
-    )
-    hyperparameters: str = _f(
-        "dropout",
-        "What is tuned: dropout (and cutout) rates, continuous (a weight decay for each layer, label smoothing), the "
-        "scale of every pixel, or the weight of every training example.",
-        ("dropout", "continuous", "pixels", "examples"),
-    )
-    width: float = _f(1.0, "Width of the network, as a share of the published one.", low=0.01, high=4)
-    wrong_labels: float = _f(
-        0.4, "With --hyperparameters examples: share of the training labels that are replaced.", low=0, high=0.95
-    )
-    batch_size: int = _f(128, "Images a step.", low=1)
-    learning_rate: float = _f(0.01, "Learning rate of the weights' SGD.", low=0)
-    momentum: float = _f(0.9, "Momentum of the weights' SGD.", low=0, high=1)
-    hyper_learning_rate: float = _f(0.01, "Learning rate of λ's RMSprop.", low=0)
-    train_steps: int = _f(5, "Steps of the weights before each step of λ.", low=1)
-    warmup_epochs: int = _f(5, "First epochs in which λ is frozen.", low=0)
-    perturbation: float = _f(1.0, "Best responses: first standard deviation of λ's perturbation.", low=1e-6)
-    perturb: str = _f(
-        "batch",
-        "Best responses: another λ for every batch, or for every example, which steadies the gradient and costs more.",
-        ("batch", "example"),
-    )
-    entropy_weight: float = _f(1e-3, "Best responses: weight of the perturbation's entropy.", low=0)
-    neumann_terms: int = _f(5, "neumann: terms of the series.", low=1)
-    trial_epochs: int = _f(10, "random, bayes: epochs of each training.", low=1)
