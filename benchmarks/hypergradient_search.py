@@ -14,8 +14,10 @@ from __future__ import annotations
 import argparse
 import copy
 import json
+import math
 import time
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -45,12 +47,20 @@ from fer_nas.tasks.cells import CellSearch, responsive
 IMAGES, SIDE, BATCH, DRAWS = 256, 12, 32, 8
 RATE, MOMENTUM, ARCH_RATE = 0.05, 0.9, 3e-3
 CHECKPOINTS = (80, 160, 240)
+RATE_LAST = 0.001  # with --cosine
 STEP = InnerStep(learning_rate=RATE, momentum=MOMENTUM)
 FORMS: dict[str, dict[str, Any]] = {
     "Δ-STN, Adam 3e-4": {"rate": 3e-4},
     "Δ-STN, Adam 3e-3": {"rate": 3e-3},
     "STN as published": {"published": True},
 }
+LARGER: dict[str, dict[str, Any]] = {
+    "Δ-STN, Adam 1e-3": {"rate": 1e-3},
+    "Δ-STN, Adam 3e-4, 128 images": {"rate": 3e-4, "batch": 128},
+    "Δ-STN, Adam 1e-3, 128 images": {"rate": 1e-3, "batch": 128},
+    "Δ-STN, Adam 3e-3, 128 images": {"rate": 3e-3, "batch": 128},
+}
+"""With --larger, in place of the last two: the response's own batch, and its rate."""
 
 
 class Learned:
@@ -108,8 +118,27 @@ class Learned:
         return torch.stack(found).mean(0)
 
 
-def run(data: str, seed: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
-    found = load(DataConfig(data=data, image_size=SIDE), seed=seed)
+@dataclass(frozen=True, kw_only=True)
+class Setting:
+    """arch_every: steps of the weights for each of λ; cosine: their rate falls to RATE_LAST, as a search's does."""
+
+    data: str
+    arch_every: int = 1
+    cosine: bool = False
+    larger: bool = False
+
+    def rate(self, number: int) -> float:
+        if not self.cosine:
+            return RATE
+        return RATE_LAST + (RATE - RATE_LAST) * (1 + math.cos(math.pi * (number - 1) / CHECKPOINTS[-1])) / 2
+
+    @property
+    def forms(self) -> dict[str, dict[str, Any]]:
+        return {"Δ-STN, Adam 3e-4": FORMS["Δ-STN, Adam 3e-4"]} | LARGER if self.larger else FORMS
+
+
+def run(setting: Setting, seed: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
+    found = load(DataConfig(data=setting.data, image_size=SIDE), seed=seed)
     rows = subset(found.train.labels(), 2 * IMAGES, seed)
     rows = rows[torch.randperm(len(rows), generator=generator(seed, "rows"))]
     images, labels = found.train.images[rows].float(), found.train.labels()[rows]
@@ -131,16 +160,18 @@ def run(data: str, seed: int, say: Callable[[str], None]) -> list[dict[str, Any]
 
     step = STEP
     adjoint = CarriedAdjoint(clip=None, exact=False, every=2)
-    learners = {name: Learned(supernet, task.layout, seed, **form) for name, form in FORMS.items()}
+    learners = {name: Learned(supernet, task.layout, seed, **form) for name, form in setting.forms.items()}
     results = []
     for number in range(1, CHECKPOINTS[-1] + 1):
+        step = replace(step, learning_rate=setting.rate(number))
         here, out = batch(train, BATCH), batch(val, BATCH)
         point = hyper.detach()
         found_here = adjoint.hypergradient(task, weights, point, here, out, step)
         for learner in learners.values():
             learner.learn(weights, point, here if learner.batch == BATCH else batch(train, learner.batch))
-        hyper.grad = found_here.direct
-        adam.step()
+        if number % setting.arch_every == 0:
+            hyper.grad = found_here.direct
+            adam.step()
         weights, step = descend(task, weights, hyper.detach(), [here], step)
         weights = {name: w.detach() for name, w in weights.items()}
         if number in CHECKPOINTS:
@@ -233,14 +264,18 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, required=True, help="record; a run that was stopped goes on from it")
     parser.add_argument("--picture", type=Path, help="PNG of the cosines over the steps")
+    parser.add_argument("--arch-every", type=int, default=1, help="steps of the weights for each step of λ")
+    parser.add_argument("--cosine", action="store_true", help="the weights' rate falls to 0.001, as a search's does")
+    parser.add_argument("--larger", action="store_true", help="other rates and batches of Δ-STN's response")
     options = parser.parse_args()
+    setting = Setting(data=options.data, arch_every=options.arch_every, cosine=options.cosine, larger=options.larger)
     torch.set_num_threads(1)
     done: list[dict[str, Any]] = json.loads(options.out.read_text()) if options.out.exists() else []
     for seed in range(options.seeds):
         if any(run["seed"] == seed for run in done):
             continue
         began = time.process_time()
-        rows = run(options.data, seed, lambda line: print(line, flush=True))
+        rows = run(setting, seed, lambda line: print(line, flush=True))
         done.append({"seed": seed, "rows": rows, "cpu_seconds": time.process_time() - began})
         write_json(options.out, done)
     print(table(done))

@@ -124,8 +124,8 @@ def search(
             raise InputError("--rank-epochs is read with --seeds only; leave it out")
     chosen = None if seeds is None else read_seeds(seeds)
     from fer_nas import parallel, ranking
-    from fer_nas.search.run import resume as resume_search
-    from fer_nas.search.run import search as run_search
+    from fer_nas.search.start import resume as resume_search
+    from fer_nas.search.start import search as run_search
 
     with parallel.joined(settings.get("device", "auto")):
         notes = Console(stderr=True, quiet=parallel.number() > 0)
@@ -181,8 +181,8 @@ def train(
         config = build(TrainConfig, TRAIN_PRESETS, preset or DEFAULT_PRESET, settings)
     from fer_nas import parallel
     from fer_nas.space.genotypes import find
-    from fer_nas.train.run import resume as resume_train
-    from fer_nas.train.run import train as run_train
+    from fer_nas.train.start import resume as resume_train
+    from fer_nas.train.start import train as run_train
 
     with parallel.joined(settings.get("device", "auto")):
         notes = Console(stderr=True, quiet=parallel.number() > 0)

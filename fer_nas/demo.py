@@ -50,8 +50,8 @@ def run(out: Path, picture: Path | None, console: Console, notes: Console) -> No
 
     from fer_nas.export.evaluate import evaluate
     from fer_nas.export.onnx import export
-    from fer_nas.search.run import search
-    from fer_nas.train.run import train
+    from fer_nas.search.start import search
+    from fer_nas.train.start import train
 
     folder = out / time.strftime("%Y%m%d-%H%M%S")
     if picture is not None and not picture.is_file():

@@ -5,7 +5,8 @@ from __future__ import annotations
 import signal
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from typing import Any, ClassVar
@@ -21,7 +22,15 @@ from fer_nas.data.load import load, require
 from fer_nas.data.split import DataSet
 from fer_nas.errors import InputError
 from fer_nas.progress import Columns, EpochTable, say
-from fer_nas.runtime import Interrupted, StopFlag, choose_device, enough_memory, many_steps, require_finite
+from fer_nas.runtime import (
+    Interrupted,
+    StopFlag,
+    choose_device,
+    choose_threads,
+    enough_memory,
+    many_steps,
+    require_finite,
+)
 
 CHECK_EVERY = 50  # steps between two looks at the loss on a GPU, where each look waits for all work before it
 
@@ -39,6 +48,19 @@ def prepare(run: RunConfig, data: DataConfig, out: Path | None, console: Console
     for note in dataset.notes:
         say(console, f"note: {note}")
     return dataset
+
+
+def with_threads(run: RunConfig, device: torch.device, trial: Callable[[], object], console: Console) -> RunConfig:
+    """The settings of a new run with the number of CPU threads that it takes, so that it goes on with the same."""
+    if run.threads or device.type != "cpu" or parallel.count() > 1:
+        return run
+    seconds = choose_threads(trial)
+    if seconds is None:
+        return run
+    chosen = torch.get_num_threads()
+    tried = ", ".join(f"{count}: {took:.2g} s" for count, took in seconds.items())
+    say(console, f"CPU threads: {chosen}; a pass with {tried} (--threads {chosen} takes them without a trial)")
+    return replace(run, threads=chosen)
 
 
 def new_folder(out: Path | None, kind: str) -> RunFolder:

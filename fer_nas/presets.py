@@ -19,7 +19,7 @@ READ_BY: dict[str, tuple[str, ...]] = {
     "response_clip": ("soba", *_STN),
     **dict.fromkeys(("response", "response_input", "response_reads", "response_start", "response_rate"), _STN),
     **dict.fromkeys(("sigma", "learn_sigma", "entropy_weight", "pairs", "perturb"), _STN),
-    **dict.fromkeys(("linearize", "response_every"), ("darts-delta-stn",)),
+    **dict.fromkeys(("linearize", "response_every", "response_batch"), ("darts-delta-stn",)),
     **dict.fromkeys(("tune_rate", "tune_sigma"), ("--tune",)),
     "hessian_iterations": _LEARNING,
     "check_response": tuple(name for name in _LEARNING if name != "darts-1st"),

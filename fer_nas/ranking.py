@@ -24,12 +24,12 @@ from fer_nas.loop import prepare_again
 from fer_nas.progress import percent, say
 from fer_nas.runtime import Interrupted
 from fer_nas.search.methods import METHODS
-from fer_nas.search.run import resume as resume_search
-from fer_nas.search.run import search
 from fer_nas.search.stages import plan
+from fer_nas.search.start import resume as resume_search
+from fer_nas.search.start import search
 from fer_nas.settings import from_dict, override, to_dict
 from fer_nas.space.decode import count_skips
-from fer_nas.train.run import begin, go_on
+from fer_nas.train.start import begin, go_on
 
 KIND = "seeds"
 RANK_EPOCHS = 5

@@ -12,7 +12,7 @@ import signal
 import sys
 import time
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import cache
 from pathlib import Path
 from types import FrameType
@@ -193,6 +193,38 @@ def onednn_products() -> bool:
         products.fp32_precision = before
         torch.set_num_threads(threads)
     return bool(off.norm() < 1e-6 * (a @ b).norm()) and GAIN * min(seconds[ONEDNN]) < min(seconds[before])
+
+
+GAIN_OF_FEWER = 0.9
+"""Of fewer threads' time to more's, where the fewer are taken: what is nearer may be noise."""
+
+
+def choose_threads(step: Callable[[], object]) -> dict[int, float] | None:
+    """Seconds of a step with all of torch's CPU threads and with halves of them down to one; sets torch to what is
+    fastest, the fewer where it is clear. None where there is nothing to choose: one core, or OMP_NUM_THREADS says it.
+
+    A step of small networks is hundreds of short calls, for which threads may cost more than they bring.
+    """
+    most = torch.get_num_threads()
+    if most == 1 or "OMP_NUM_THREADS" in os.environ:
+        return None
+    seconds: dict[int, float] = {}
+    chosen = count = most
+    while count:
+        torch.set_num_threads(count)
+        step()  # starts the threads
+        seconds[count] = min(_seconds(step) for _ in range(2))
+        if seconds[count] < GAIN_OF_FEWER * seconds[chosen]:
+            chosen = count
+        count //= 2
+    torch.set_num_threads(chosen)
+    return seconds
+
+
+def _seconds(step: Callable[[], object]) -> float:
+    start = time.perf_counter()
+    step()
+    return time.perf_counter() - start
 
 
 @contextlib.contextmanager

@@ -36,7 +36,7 @@ OPTIONS = {
     "--skip-dropout --temperature --temperature-min "
     "--arch-every --terms --solve-batch --adjoint-rate --adjoint-damping --adjoint-every --response --response-clip "
     "--response-input --response-reads --response-start --response-rate --sigma --learn-sigma --no-learn-sigma "
-    "--entropy-weight --perturb --pairs --no-pairs --response-every --linearize --no-linearize "
+    "--entropy-weight --perturb --pairs --no-pairs --response-every --response-batch --linearize --no-linearize "
     "--tune --tune-rate --tune-sigma "
     "--hessian-iterations --check-response --no-check-response --check-batches --trust "
     f"--warmup-epochs {RUN} {DATA} {NETWORK} {SGD} {AUGMENT}",

@@ -29,6 +29,8 @@ class DeltaSTN(STN):
     normalization bounds the network; the linearized one is not (clip φ's gradient, or use Adam)."""
     every: int = 1
     """Batches for each step of V, C, W_hyper and b_hyper, which has most of the price; W_elem steps on each."""
+    images: Callable[[], Batch] | None = None
+    """Draws the batch of such a step; without it that of W_elem's. More images, less noise, at their price."""
     fitted: int = field(default=0, init=False)
     """Batches so far."""
 
@@ -60,7 +62,8 @@ class DeltaSTN(STN):
             moved, step = general_step(general, clipped(slope, self.gradient_clip), step)
             losses.append(loss.detach())
             if self.fitted % self.every == 0:
-                slope, around = self.perturbed_slope(task, weights | moved, response, center, batch)
+                drawn = self.images() if self.images else batch
+                slope, around = self.perturbed_slope(task, weights | moved, response, center, drawn)
                 response, step = self.response_step(response, slope, step)
                 losses.append(around)
             self.fitted += 1

@@ -151,6 +151,12 @@ class ResponseConfig:
     response_every: int | None = _f(
         None, "darts-delta-stn: steps of the weights for each step of the response, which has most of the price.", low=1
     )
+    response_batch: int | None = _f(
+        None,
+        "darts-delta-stn: training images for each step of the response, drawn anew; the weights' own batch where not "
+        "given. A larger one is less noisy and costs accordingly.",
+        low=2,
+    )
     linearize: bool | None = _f(
         None, "darts-delta-stn: learn the response on the linearized network, as published, or on the network itself."
     )

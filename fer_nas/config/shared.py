@@ -64,4 +64,6 @@ class RunConfig:
     batch_size: int = _f(64, "Images a step.", low=1)
     seed: int = _f(0, "Seed of everything random.", low=0, high=2**63 - 1)
     device: str = _f("auto", "auto, cpu, cuda or cuda:N; a GPU that is asked for and not there is an error.")
-    threads: int | None = _f(None, "CPU threads; torch's own choice where not given.", low=1)
+    threads: int | None = _f(
+        None, "CPU threads; where not given a new run tries which number is fastest, and keeps it.", low=1
+    )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+from torch import Tensor
 
 from fer_nas.bilevel.protocol import Hypergradient
 from fer_nas.progress import Columns, number, percent, seconds
@@ -32,6 +33,11 @@ COLUMNS: Columns = {
 def columns(more: Columns) -> Columns:
     """The table's with further ones before the time."""
     return {**{name: row for name, row in COLUMNS.items() if name != "seconds"}, **more, "seconds": COLUMNS["seconds"]}
+
+
+def rounded(mixtures: dict[str, Tensor]) -> dict[str, list[list[float]]]:
+    """By kind of cell, edge and operation."""
+    return {name: [[round(x, 5) for x in edge] for edge in part.tolist()] for name, part in mixtures.items()}
 
 
 class ResponseRecord:

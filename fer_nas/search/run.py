@@ -8,27 +8,26 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import replace
-from pathlib import Path
+from functools import partial
 from typing import Any
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
-import fer_nas
 from fer_nas import parallel
-from fer_nas.artifacts import GenotypeFile, RunFolder, read_json, write_json
+from fer_nas.artifacts import GenotypeFile, RunFolder
+from fer_nas.bilevel.delta_stn import DeltaSTN
 from fer_nas.config import SearchConfig
 from fer_nas.data import batches
 from fer_nas.data.split import DataSet
-from fer_nas.errors import FerNasError, InputError
-from fer_nas.loop import EpochLoop, new_folder, prepare, prepare_again
+from fer_nas.errors import InputError
+from fer_nas.loop import EpochLoop
 from fer_nas.progress import Columns, number, say
 from fer_nas.report.pictures import draw_cells, draw_curves
 from fer_nas.runtime import (
     choose_device,
     describe_device,
-    enough_memory,
     fits_checkpoint,
     generator,
     load_checkpoint,
@@ -37,13 +36,12 @@ from fer_nas.runtime import (
     save_checkpoint,
 )
 from fer_nas.search.checks import Checks
-from fer_nas.search.found import draw, genotype_file
+from fer_nas.search.found import genotype_file
 from fer_nas.search.guards import COLLAPSED, StableRanking, collapse_note
-from fer_nas.search.methods import METHODS, needs_plain_form
-from fer_nas.search.record import COLUMNS, ResponseRecord, columns
+from fer_nas.search.methods import needs_plain_form
+from fer_nas.search.record import COLUMNS, ResponseRecord, columns, rounded
 from fer_nas.search.stages import Stage, max_skips, plan, strongest, warmup_notes
 from fer_nas.search.state import State, build, validate
-from fer_nas.settings import from_dict, to_dict
 from fer_nas.space.decode import count_skips, decode
 from fer_nas.space.relax import entropy
 
@@ -77,7 +75,7 @@ class Search(EpochLoop):
         self.stable = StableRanking(config.arch.stable_epochs)
         self.warned = False  # of skip connections
         self.seconds_before = 0.0  # spent in the epochs before this one
-        self.state = build(config, dataset, device)
+        self.state = self.stage_state(None)
         self.response = ResponseRecord(device)
         self.checks = Checks(config, self.weights_split, self.arch_split)
         tuned: Columns = {f"tuned.{name}": (name, number) for name in self.state.task.values(self.state.arch)}
@@ -115,9 +113,13 @@ class Search(EpochLoop):
     def stage(self) -> Stage:
         return self.stages[self.number]
 
-    def stage_state(self, kept: dict[str, Tensor]) -> State:
+    def stage_state(self, kept: dict[str, Tensor] | None) -> State:
         """The start of the stage that the current epoch belongs to."""
-        return build(self.config, self.dataset, self.device, number=self.number, kept=kept)
+        state = build(self.config, self.dataset, self.device, number=self.number, kept=kept)
+        size = self.config.response.response_batch
+        if size is not None and isinstance(state.method, DeltaSTN):
+            state.method.images = partial(self.more_images, "response", size)
+        return state
 
     def next_epoch(self) -> None:
         """With a stage's last epoch the next stage starts, over the operations that were strongest."""
@@ -169,7 +171,8 @@ class Search(EpochLoop):
         weights = state.task.weights()
         if self.stage.learns(self.epoch) and self.step % self.config.response.arch_every == 0:
             step = state.inner_step(w.momentum, w.weight_decay)
-            solved = train if self.config.response.solve_batch is None else self.solve_images()
+            solving = self.config.response.solve_batch
+            solved = train if solving is None else self.more_images("solve", solving)
             found = state.method.hypergradient(state.task, weights, state.arch, solved, val, step)  # type: ignore[arg-type]
             found = self.checks.trusted(found, state.task.architecture)
             self.response.add(found, state.task.architecture)
@@ -179,20 +182,21 @@ class Search(EpochLoop):
             fitted = state.method.fit(state.task, weights, state.arch.detach(), [train], step)  # type: ignore[arg-type]
             state.accept(*fitted)
             return state.method.loss  # type: ignore[attr-defined]
-        loss = state.task.inner_loss(weights, state.arch.detach(), train)  # type: ignore[arg-type]
-        slopes = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
-        for parameter, slope in zip(weights.values(), slopes, strict=True):
-            parameter.grad = slope
-        torch.nn.utils.clip_grad_norm_(list(weights.values()), w.gradient_clip)
-        state.weights_optimizer.step()
-        return loss.detach()
+        return state.descend(train, w.gradient_clip)
 
-    def solve_images(self) -> tuple[Tensor, Tensor]:
-        """`--solve-batch` images of w's half for this step of λ, changed as the search's are."""
-        response, run = self.config.response, self.config.run
-        draw = generator(run.seed, self.epoch, self.step, "solve")
-        size = response.solve_batch or run.batch_size
-        return next(batches.epoch(self.weights_split, size, generator=draw, augment=self.config.augment))
+    def trial(self) -> None:
+        """A pass over images of w, forward and backward, of which nothing is kept."""
+        state, few = self.state, slice(0, self.config.run.batch_size)
+        state.task.sample(generator("trial"))
+        weights, split = state.task.weights(), self.weights_split
+        loss = state.task.inner_loss(weights, state.arch.detach(), (split.images[few].float(), split.targets[few]))
+        torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+
+    def more_images(self, purpose: str, size: int) -> tuple[Tensor, ...]:
+        """So many images of w's half beside this step's own, changed as these are: a process's rows of them."""
+        draw = generator(self.config.run.seed, self.epoch, self.step, purpose)
+        augment = None if self.state.task.tuned else self.config.augment
+        return parallel.rows(next(batches.epoch(self.weights_split, size, generator=draw, augment=augment)))
 
     def row(self) -> dict[str, Any]:
         state = self.state
@@ -217,9 +221,7 @@ class Search(EpochLoop):
             "skips_normal": skips,
             "skips_reduce": count_skips(genotype.reduce),
             "peak_memory_mib": peak_memory_mib(self.device),
-            "mixtures": {
-                name: [[round(x, 5) for x in edge] for edge in part.tolist()] for name, part in mixtures.items()
-            },
+            "mixtures": rounded(mixtures),
             **self.tuned(),
         }
 
@@ -257,53 +259,3 @@ class Search(EpochLoop):
         if not (self.folder / "curves.png").exists():
             draw_cells(found.genotype, self.folder / "cells.png")
             draw_curves(self.folder.metrics(), self.folder / "curves.png")
-
-
-def search(config: SearchConfig, out: Path | None, console: Console) -> RunFolder:
-    """A new search in a new folder."""
-    learns = METHODS[config.arch.method].make is not None
-    if learns:
-        plan(config)  # wrong settings are told before the images are read
-    dataset = prepare(config.run, config.data, out, console)
-    folder = new_folder(out, config.arch.method)
-    try:
-        with enough_memory():
-            run = Search(config, folder, dataset, console) if learns else None
-    except FerNasError:
-        folder.discard_empty()
-        raise
-    first = parallel.number() == 0
-    if first:
-        write_json(
-            folder / "config.json",
-            {"kind": "search", "fer_nas_version": fer_nas.__version__, "config": to_dict(config)},
-        )
-    say(console, f"run folder: {folder.path}")
-    if run is not None:
-        run.run()
-    elif first:
-        say(console, f"{config.arch.method} draws its cell by the seed; settings of a training are not read")
-        draw(config, folder, dataset)
-    return folder
-
-
-def resume(path: Path, console: Console) -> RunFolder:
-    """Go on with a search from its last checkpoint; one that is finished is left as it is."""
-    folder = RunFolder.open(path)
-    saved = read_json(folder / "config.json", "run configuration")
-    if not isinstance(saved, dict) or "config" not in saved:
-        raise InputError(f"{folder / 'config.json'} is not the configuration of a run")
-    if saved.get("kind") != "search":
-        raise InputError(
-            f"{path} is a {saved.get('kind')} run; resume it with `fer-nas {saved.get('kind')} --resume {path}`"
-        )
-    config = from_dict(SearchConfig, saved["config"], str(folder / "config.json"))
-    dataset = prepare_again(path, config.run, config.data)
-    if METHODS[config.arch.method].make is None:
-        draw(config, folder, dataset)
-        return folder
-    with enough_memory():
-        run = Search(config, folder, dataset, console)
-        run.restore()
-    run.run()
-    return folder

@@ -22,7 +22,7 @@ from fer_nas.search.stages import plan
 from fer_nas.settings import tuned_names
 from fer_nas.space.supernet import Supernet
 from fer_nas.space.variants import SearchSpace, find_space
-from fer_nas.tasks.cells import CellSearch, responsive
+from fer_nas.tasks.cells import CellSearch, Examples, responsive
 from fer_nas.tasks.tuned import Tuned
 
 ARCH_BETAS = (0.5, 0.999)  # Liu et al. 2019
@@ -54,6 +54,17 @@ class State:
         for group, part in zip(self.arch_optimizer.param_groups, parts, strict=False):
             group["params"][0].grad = total[part]
         self.arch_optimizer.step()
+
+    def descend(self, batch: Examples, clip: float) -> Tensor:
+        """w a step of SGD along ∇L_train, whose norm is at most `clip`; the loss."""
+        weights = self.task.weights()
+        loss = self.task.inner_loss(weights, self.arch.detach(), batch)
+        slopes = torch.autograd.grad(loss, list(weights.values()), allow_unused=True)
+        for parameter, slope in zip(weights.values(), slopes, strict=True):
+            parameter.grad = slope
+        torch.nn.utils.clip_grad_norm_(list(weights.values()), clip)
+        self.weights_optimizer.step()
+        return loss.detach()
 
     @torch.no_grad()
     def go_on_from(self, other: State) -> None:

@@ -5,6 +5,7 @@ The validation split chooses the epoch; the test split is read once, at the end,
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -14,20 +15,18 @@ from rich.console import Console
 from torch import Tensor, nn
 from torch.func import functional_call
 
-import fer_nas
 from fer_nas import parallel
-from fer_nas.artifacts import GenotypeFile, RunFolder, read_json, write_json
+from fer_nas.artifacts import RunFolder, read_json
 from fer_nas.config import TrainConfig
 from fer_nas.data import batches
 from fer_nas.data.split import DataSet
-from fer_nas.errors import FerNasError, InputError
-from fer_nas.loop import EpochLoop, new_folder, prepare, prepare_again
-from fer_nas.progress import Columns, number, percent, say, seconds
+from fer_nas.errors import InputError
+from fer_nas.loop import EpochLoop
+from fer_nas.progress import Columns, number, percent, seconds
 from fer_nas.runtime import (
     choose_device,
     cosine,
     describe_device,
-    enough_memory,
     fits_checkpoint,
     generator,
     global_random_state,
@@ -37,12 +36,11 @@ from fer_nas.runtime import (
     restore_random_state,
     save_checkpoint,
 )
-from fer_nas.settings import to_dict
 from fer_nas.space.network import Network
 from fer_nas.train.average import MovingAverage
 from fer_nas.train.metrics import soft_cross_entropy
 from fer_nas.train.result import predict, write_result
-from fer_nas.train.spec import NetworkSpec, read_run, save_weights, start_from
+from fer_nas.train.spec import NetworkSpec, save_weights, start_from
 
 PROGRESSIVE_UNTIL = 0.8  # share of the epochs after which images have their full size
 COLUMNS: Columns = {
@@ -174,6 +172,14 @@ class Training(EpochLoop):
             self.average.update(self.network)
         return loss.detach()
 
+    def trial(self) -> None:
+        """A pass over a batch, forward and backward, of which nothing is kept."""
+        few, network = slice(0, self.config.run.batch_size), copy.deepcopy(self.network).train()
+        images = self.train_split.images[few].float().contiguous(memory_format=torch.channels_last)
+        with torch.random.fork_rng(devices=[]):
+            loss = soft_cross_entropy(network(images), self.train_split.targets[few], 0.0)
+        torch.autograd.grad(loss, list(network.parameters()), allow_unused=True)
+
     def logits(self, images: Tensor) -> Tensor:
         if parallel.count() == 1:
             return self.network(images)
@@ -232,62 +238,3 @@ class Training(EpochLoop):
             "device": describe_device(self.device),
         }
         return write_result(self.folder, self.spec, self.dataset, chosen)
-
-
-def train(
-    config: TrainConfig, genotype: GenotypeFile, out: Path | None, console: Console
-) -> tuple[RunFolder, dict[str, Any]]:
-    """A new training in a new folder; returns the folder and what test.json holds."""
-    dataset = prepare(config.run, config.data, out, console)
-    folder = new_folder(out, f"train-{genotype.name}")
-    return folder, begin(config, genotype, dataset, folder, console)
-
-
-def begin(
-    config: TrainConfig, genotype: GenotypeFile, dataset: DataSet, folder: RunFolder, console: Console
-) -> dict[str, Any]:
-    """A new training of these images in this folder; what test.json holds. Without a test split none is read."""
-    mean, std = dataset.train.channel_statistics()
-    spec = NetworkSpec(
-        genotype=genotype.genotype,
-        genotype_name=genotype.name,
-        classes=dataset.classes,
-        input_size=dataset.image_size,
-        channels=dataset.channels,
-        dataset=dataset.name,
-        labels=dataset.labels,
-        mean=mean,
-        std=std,
-    )
-    try:
-        with enough_memory():
-            training = Training(config, spec, folder, dataset, console)
-    except FerNasError:
-        folder.discard_empty()
-        raise
-    if training.first:
-        genotype.save(folder / "genotype.json")
-        head = {"kind": "train", "fer_nas_version": fer_nas.__version__, "config": to_dict(config)}
-        write_json(folder / "config.json", head | spec.to_dict())
-    say(console, f"run folder: {folder.path}")
-    return training.run()
-
-
-def resume(path: Path, console: Console) -> tuple[RunFolder, dict[str, Any]]:
-    """Go on with a training from its last checkpoint; a finished one only reports again."""
-    folder = RunFolder.open(path)
-    config, _ = read_run(folder)
-    return folder, go_on(folder, prepare_again(path, config.run, config.data), console)
-
-
-def go_on(folder: RunFolder, dataset: DataSet, console: Console) -> dict[str, Any]:
-    """From the folder's last checkpoint to the end, with these images; what test.json holds."""
-    config, spec = read_run(folder)
-    if (dataset.classes, dataset.image_size, dataset.channels) != (spec.classes, spec.input_size, spec.channels):
-        raise InputError(
-            f"{folder.path} cannot go on: {config.data.data} has other classes or another image size than before"
-        )
-    with enough_memory():
-        training = Training(config, spec, folder, dataset, console)
-        training.restore()
-    return training.run()

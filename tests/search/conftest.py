@@ -13,7 +13,8 @@ from rich.console import Console
 from fer_nas.artifacts import RunFolder
 from fer_nas.config import SearchConfig
 from fer_nas.presets import SEARCH_PRESETS
-from fer_nas.search.run import Search, resume, search
+from fer_nas.search.run import Search
+from fer_nas.search.start import resume, search
 from fer_nas.settings import build
 
 SMALL = {

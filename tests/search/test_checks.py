@@ -21,7 +21,8 @@ from fer_nas.data.load import load
 from fer_nas.errors import InputError
 from fer_nas.runtime import generator, load_checkpoint
 from fer_nas.search.checks import Checks, compare, curvature
-from fer_nas.search.run import Search, search
+from fer_nas.search.run import Search
+from fer_nas.search.start import search
 from fer_nas.search.state import State
 from fer_nas.search.state import build as build_state
 

@@ -17,7 +17,8 @@ from fer_nas.config import SearchConfig
 from fer_nas.data.load import load
 from fer_nas.runtime import generator, load_checkpoint
 from fer_nas.search.guards import StableRanking
-from fer_nas.search.run import Search, resume, search
+from fer_nas.search.run import Search
+from fer_nas.search.start import resume, search
 from fer_nas.search.state import build as build_state
 from fer_nas.space.decode import LEARNED, count_skips
 from fer_nas.space.operations import AUXILIARY, OPERATIONS

@@ -50,12 +50,12 @@ def test_the_series_can_have_images_of_its_own(configured: Configured, cases: Pa
     config = configured(cases / "fer.csv", method="implicit", terms=1, solve_batch=5)
     dataset = load(config.data, seed=config.run.seed)
     run = Search(config, RunFolder(tmp_path), dataset, Console(quiet=True))
-    images = [run.solve_images()[0]]
+    images = [run.more_images("solve", 5)[0]]
     run.step += 1
-    images.append(run.solve_images()[0])
+    images.append(run.more_images("solve", 5)[0])
     run.step -= 1
     assert all(len(part) == 5 for part in images) and not torch.equal(*images)
-    assert torch.equal(run.solve_images()[0], images[0])
+    assert torch.equal(run.more_images("solve", 5)[0], images[0])
     given: list[int] = []
     real = run.state.method
 
@@ -69,6 +69,29 @@ def test_the_series_can_have_images_of_its_own(configured: Configured, cases: Pa
     run.state.method = Spy()  # type: ignore[assignment]
     run.one_step(next(iter(run.start_epoch())))
     assert given == [5] and config.run.batch_size != 5
+
+
+def test_the_response_can_have_images_of_its_own(configured: Configured, cases: Path, tmp_path: Path) -> None:
+    """--response-batch: in Δ-STN's second step alone, others than w's, and others at every step."""
+    config = configured(cases / "fer.csv", method="darts-delta-stn", response_batch=7, response_every=1)
+    run = Search(config, RunFolder(tmp_path), load(config.data, seed=config.run.seed), Console(quiet=True))
+    task, seen = run.state.task, list[torch.Tensor]()
+    real = task.inner_loss
+
+    def inner_loss(weights, hyper, batch, response=None):  # type: ignore[no-untyped-def]
+        seen.append(batch[0])
+        return real(weights, hyper, batch, response)
+
+    task.inner_loss = inner_loss  # type: ignore[method-assign]
+    given = list(run.start_epoch())[:2]
+    for batch in given:
+        run.one_step(batch)
+        run.step += 1
+    assert [seen[0] is given[0][0][0], seen[3] is given[1][0][0], len(seen)] == [True, True, 6]
+    assert {len(images) for images in (*seen[1:3], *seen[4:])} == {7}  # ε and −ε on the same images
+    assert torch.equal(seen[1], seen[2]) and not torch.equal(seen[1], seen[4])
+    found, _ = run.more_images("response", 7)
+    assert len(found) == 7 and not torch.equal(found, seen[4])
 
 
 @pytest.mark.parametrize("method", ["soba", "darts-delta-stn"])

@@ -18,7 +18,7 @@ from fer_nas.config import SearchConfig
 from fer_nas.data.split import DataSet, Split
 from fer_nas.errors import FerNasError, InputError
 from fer_nas.runtime import generator, load_checkpoint
-from fer_nas.search.run import search
+from fer_nas.search.start import search
 from fer_nas.settings import from_dict
 from fer_nas.space.genotypes import find
 from fer_nas.space.variants import SPACES

@@ -17,7 +17,7 @@ from rich.console import Console
 from fer_nas.artifacts import GenotypeFile, RunFolder
 from fer_nas.errors import InputError
 from fer_nas.runtime import Interrupted, load_checkpoint
-from fer_nas.search.run import resume
+from fer_nas.search.start import resume
 
 Searched = Callable[..., RunFolder]
 

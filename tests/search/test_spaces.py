@@ -18,7 +18,7 @@ from fer_nas.config import SearchConfig
 from fer_nas.runtime import generator, load_checkpoint
 from fer_nas.search.methods import METHODS
 from fer_nas.search.random_cells import draw_cell
-from fer_nas.search.run import resume
+from fer_nas.search.start import resume
 from fer_nas.search.state import State
 from fer_nas.search.state import build as build_state
 from fer_nas.space.decode import decode

@@ -18,8 +18,8 @@ from fer_nas.errors import InputError
 from fer_nas.presets import SEARCH_PRESETS
 from fer_nas.runtime import generator, load_checkpoint
 from fer_nas.search.methods import METHODS
-from fer_nas.search.run import search
 from fer_nas.search.stages import FEWEST, max_skips, plan, strongest
+from fer_nas.search.start import search
 from fer_nas.search.state import State
 from fer_nas.search.state import build as build_state
 from fer_nas.settings import build, override, search_config

@@ -16,7 +16,7 @@ from fer_nas.config import TUNABLE, SearchConfig
 from fer_nas.data.load import load
 from fer_nas.errors import InputError
 from fer_nas.runtime import load_checkpoint
-from fer_nas.search.run import search
+from fer_nas.search.start import search
 from fer_nas.search.state import State
 from fer_nas.search.state import build as build_state
 

@@ -13,7 +13,7 @@ from fer_nas.artifacts import Genotype, GenotypeFile, RunFolder
 from fer_nas.config import TrainConfig
 from fer_nas.presets import TRAIN_PRESETS
 from fer_nas.settings import build
-from fer_nas.train.run import train
+from fer_nas.train.start import train
 
 GENOTYPE = Genotype(
     normal=(("sep_conv_3x3", 0), ("skip_connect", 1), ("skip_connect", 1), ("dil_conv_3x3", 2)),

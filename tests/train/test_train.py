@@ -24,8 +24,8 @@ from fer_nas.export.trained import open_trained
 from fer_nas.settings import from_dict
 from fer_nas.train.average import MovingAverage
 from fer_nas.train.result import predict
-from fer_nas.train.run import train
 from fer_nas.train.spec import load_network, read_run
+from fer_nas.train.start import train
 
 Trained = Callable[..., RunFolder]
 FER_CLASSES = ("angry", "disgust", "fear", "happy", "sad", "surprise", "neutral")

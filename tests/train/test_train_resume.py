@@ -19,8 +19,8 @@ from fer_nas.artifacts import GenotypeFile, RunFolder, write_json
 from fer_nas.errors import InputError
 from fer_nas.runtime import Interrupted, load_checkpoint
 from fer_nas.space.genotypes import find
-from fer_nas.train.run import resume
 from fer_nas.train.spec import load_network, read_run, start_from
+from fer_nas.train.start import resume
 
 Trained = Callable[..., RunFolder]
 
