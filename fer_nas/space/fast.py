@@ -20,7 +20,8 @@ from fer_nas.space.edge import FullEdge, PartialEdge
 from fer_nas.space.fast_cell import FastCell
 from fer_nas.space.fast_plan import DILATED, SEPARABLE, SKIPS, CellFormPlan, SourcePlan
 from fer_nas.space.operations import FactorizedReduce
-from fer_nas.space.supernet import Active, MixedCell, Supernet
+from fer_nas.space.relax import Active
+from fer_nas.space.supernet import MixedCell, Supernet
 
 
 def has_fast_form(net: Supernet) -> bool:

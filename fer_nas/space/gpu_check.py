@@ -71,17 +71,26 @@ def _differences(device: torch.device) -> Iterator[float]:
     yield _off(parts.values.sum(0), torch.stack([g.double().sum(0), (g.double() * y).sum(0)]))
     yield _off(gpu_kernels.combined(g, y, a, b, constant), torch.cat(step, 1))
     yield _off(gpu_kernels.scaled(y, a, b, relu=True), torch.relu(y.double() * a + b))
-    from fer_nas.space.fast_layout import matrix, to_parities  # which asks this file whether kernels serve
-
     sums, row = drawn(3, 2 * SIDE * SIDE, CHANNELS), drawn(2 * columns)
     picture = drawn(2, SIDE, SIDE, columns)
-    outputs = picture.view(-1, columns), matrix(to_parities(picture))
+    outputs = picture.view(-1, columns), _parities(picture)
     terms = [gpu_terms.Term(y, place * columns, 1, EDGES, place == 1) for place, y in enumerate(outputs)]
     twice = (picture.double() * (row[:columns] + row[columns:].double())).view(-1, EDGES, CHANNELS).transpose(0, 1)
     expected = sums.double()
     expected[1:] += twice
     gpu_terms.add(sums, terms, row, (2, SIDE, SIDE))
     yield _off(sums, expected)
+
+
+def _parities(x_NHWC: Tensor) -> Tensor:
+    """Pixels of even and odd rows and columns one behind the other, (M, C), zeros where a side is odd."""
+    n, h, w, c = x_NHWC.shape
+    found = x_NHWC.new_zeros(2, 2, n, (h + 1) // 2, (w + 1) // 2, c)
+    for row in (0, 1):
+        for column in (0, 1):
+            part = x_NHWC[:, row::2, column::2]
+            found[row, column, :, : part.shape[1], : part.shape[2]] = part
+    return found.view(-1, c)
 
 
 def _off(found: Tensor, expected: Tensor) -> float:

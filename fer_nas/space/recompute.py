@@ -3,16 +3,12 @@ when its gradient is asked for. Less memory for one more forward pass. The fast 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from fer_nas.space.disturb import Disturbance
-
-if TYPE_CHECKING:
-    from fer_nas.space.supernet import Active
+from fer_nas.space.relax import Active
 
 
 def recomputed(

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import torch
 from torch import Tensor
 
 Relaxation = Callable[[Tensor], Tensor]
+Active = Sequence[Sequence[bool]]
+"""(E, O): which operations run; the others are left out as if their weight were zero."""
 
 
 def softmax_per_edge(arch_EO: Tensor) -> Tensor:

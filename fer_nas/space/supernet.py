@@ -5,7 +5,6 @@ Shapes: B batch, K classes, E edges of a cell, O operations. Input (B, C_in, S, 
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -13,11 +12,9 @@ from torch import Tensor, nn
 
 from fer_nas.space.disturb import Disturbance
 from fer_nas.space.recompute import recomputed
+from fer_nas.space.relax import Active
 from fer_nas.space.skeleton import CellPlan, Normalize, Stem, choose_stem, plan_cells, preprocess
 from fer_nas.space.variants import SearchSpace
-
-Active = Sequence[Sequence[bool]]
-"""(E, O): which operations run; the others are left out as if their weight were zero."""
 
 
 class MixedCell(nn.Module):

@@ -25,8 +25,8 @@ from fer_nas.replay import Replay
 from fer_nas.space.disturb import Disturbance, SkipDropout
 from fer_nas.space.fast import fast_logits, has_fast_form
 from fer_nas.space.fast_lanes import lanes
-from fer_nas.space.relax import edge_weights, sample
-from fer_nas.space.supernet import Active, Supernet
+from fer_nas.space.relax import Active, edge_weights, sample
+from fer_nas.space.supernet import Supernet
 from fer_nas.space.variants import KINDS, SearchSpace
 from fer_nas.tasks.packed import Packed
 from fer_nas.tasks.tuned import LABELS, Tuned
