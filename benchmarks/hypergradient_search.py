@@ -14,7 +14,6 @@ from __future__ import annotations
 import argparse
 import copy
 import json
-import math
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, replace
@@ -39,28 +38,28 @@ from fer_nas.config import DataConfig
 from fer_nas.data.load import load
 from fer_nas.data.sampling import subset
 from fer_nas.report.figure import new_figure, save_figure
+from fer_nas.runtime import cosine as cosine_schedule
 from fer_nas.runtime import generator
 from fer_nas.search.methods import FEATURE_SCALE
 from fer_nas.space.supernet import Supernet
 from fer_nas.tasks.cells import CellSearch, responsive
 
-IMAGES, SIDE, BATCH, DRAWS = 256, 12, 32, 8
+SIDE, BATCH, DRAWS = 12, 32, 8
 RATE, MOMENTUM, ARCH_RATE = 0.05, 0.9, 3e-3
-CHECKPOINTS = (80, 160, 240)
-RATE_LAST = 0.001  # with --cosine
+RATE_LAST = 0.001  # with --like-a-search
 STEP = InnerStep(learning_rate=RATE, momentum=MOMENTUM)
 FORMS: dict[str, dict[str, Any]] = {
     "Δ-STN, Adam 3e-4": {"rate": 3e-4},
     "Δ-STN, Adam 3e-3": {"rate": 3e-3},
     "STN as published": {"published": True},
 }
-LARGER: dict[str, dict[str, Any]] = {
+LONGER: dict[str, dict[str, Any]] = {
+    "Δ-STN, Adam 3e-4": {"rate": 3e-4},
     "Δ-STN, Adam 1e-3": {"rate": 1e-3},
     "Δ-STN, Adam 3e-4, 128 images": {"rate": 3e-4, "batch": 128},
-    "Δ-STN, Adam 1e-3, 128 images": {"rate": 1e-3, "batch": 128},
-    "Δ-STN, Adam 3e-3, 128 images": {"rate": 3e-3, "batch": 128},
+    "STN as published": {"published": True},
 }
-"""With --larger, in place of the last two: the response's own batch, and its rate."""
+"""With --like-a-search: the own form, and what might bring it on faster."""
 
 
 class Learned:
@@ -120,29 +119,36 @@ class Learned:
 
 @dataclass(frozen=True, kw_only=True)
 class Setting:
-    """arch_every: steps of the weights for each of λ; cosine: their rate falls to RATE_LAST, as a search's does."""
+    """like_a_search: the weights' rate falls by a cosine and λ moves at the published rate of Adam."""
 
     data: str
-    arch_every: int = 1
-    cosine: bool = False
-    larger: bool = False
+    steps: int = 240
+    images: int = 256  # for w, and as many for λ
+    like_a_search: bool = False
+
+    @property
+    def checkpoints(self) -> tuple[int, ...]:
+        return self.steps // 3, 2 * self.steps // 3, self.steps
+
+    @property
+    def arch_rate(self) -> float:
+        return 3e-4 if self.like_a_search else ARCH_RATE
 
     def rate(self, number: int) -> float:
-        if not self.cosine:
-            return RATE
-        return RATE_LAST + (RATE - RATE_LAST) * (1 + math.cos(math.pi * (number - 1) / CHECKPOINTS[-1])) / 2
+        return cosine_schedule(RATE, RATE_LAST, (number - 1) / self.steps) if self.like_a_search else RATE
 
     @property
     def forms(self) -> dict[str, dict[str, Any]]:
-        return {"Δ-STN, Adam 3e-4": FORMS["Δ-STN, Adam 3e-4"]} | LARGER if self.larger else FORMS
+        return LONGER if self.like_a_search else FORMS
 
 
 def run(setting: Setting, seed: int, say: Callable[[str], None]) -> list[dict[str, Any]]:
     found = load(DataConfig(data=setting.data, image_size=SIDE), seed=seed)
-    rows = subset(found.train.labels(), 2 * IMAGES, seed)
+    count = setting.images
+    rows = subset(found.train.labels(), 2 * count, seed)
     rows = rows[torch.randperm(len(rows), generator=generator(seed, "rows"))]
     images, labels = found.train.images[rows].float(), found.train.labels()[rows]
-    train, val = (images[:IMAGES], labels[:IMAGES]), (images[IMAGES:], labels[IMAGES:])
+    train, val = (images[:count], labels[:count]), (images[count:], labels[count:])
     torch.manual_seed(seed)
     mean, deviation = found.train.channel_statistics()
     supernet = Supernet(
@@ -150,31 +156,30 @@ def run(setting: Setting, seed: int, say: Callable[[str], None]) -> list[dict[st
     )
     task, plain = CellSearch(supernet, SPACE, "auto"), CellSearch(supernet, SPACE)
     hyper = task.initial_hyper(generator(seed, "arch")).requires_grad_()
-    adam = torch.optim.Adam([hyper], ARCH_RATE, betas=(0.5, 0.999))
+    adam = torch.optim.Adam([hyper], setting.arch_rate, betas=(0.5, 0.999))
     weights: Params = {name: w.detach() for name, w in task.weights().items()}
     draw = generator(seed, "batches")
 
     def batch(part: tuple[Tensor, Tensor], size: int) -> tuple[Tensor, Tensor]:
-        chosen = torch.randperm(IMAGES, generator=draw)[:size]
+        chosen = torch.randperm(count, generator=draw)[:size]
         return part[0][chosen], part[1][chosen]
 
     step = STEP
     adjoint = CarriedAdjoint(clip=None, exact=False, every=2)
     learners = {name: Learned(supernet, task.layout, seed, **form) for name, form in setting.forms.items()}
     results = []
-    for number in range(1, CHECKPOINTS[-1] + 1):
+    for number in range(1, setting.steps + 1):
         step = replace(step, learning_rate=setting.rate(number))
         here, out = batch(train, BATCH), batch(val, BATCH)
         point = hyper.detach()
         found_here = adjoint.hypergradient(task, weights, point, here, out, step)
         for learner in learners.values():
             learner.learn(weights, point, here if learner.batch == BATCH else batch(train, learner.batch))
-        if number % setting.arch_every == 0:
-            hyper.grad = found_here.direct
-            adam.step()
+        hyper.grad = found_here.direct
+        adam.step()
         weights, step = descend(task, weights, hyper.detach(), [here], step)
         weights = {name: w.detach() for name, w in weights.items()}
-        if number in CHECKPOINTS:
+        if number in setting.checkpoints:
             results += checkpoint(plain, weights, hyper.detach(), train, val, batch, step, adjoint, learners, number)
             say(f"seed {seed}, step {number}: " + "; ".join(
                 f"{r['method']} {r['total']:.2f}" for r in results if r["steps"] == number))  # fmt: skip
@@ -264,11 +269,17 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--out", type=Path, required=True, help="record; a run that was stopped goes on from it")
     parser.add_argument("--picture", type=Path, help="PNG of the cosines over the steps")
-    parser.add_argument("--arch-every", type=int, default=1, help="steps of the weights for each step of λ")
-    parser.add_argument("--cosine", action="store_true", help="the weights' rate falls to 0.001, as a search's does")
-    parser.add_argument("--larger", action="store_true", help="other rates and batches of Δ-STN's response")
+    parser.add_argument("--steps", type=int, default=240, help="length of the search; looked at after each third")
+    parser.add_argument("--images", type=int, default=256, help="for w, and as many for λ")
+    parser.add_argument(
+        "--like-a-search",
+        action="store_true",
+        help="the weights' rate falls to 0.001 by a cosine, λ moves at 3e-4; the response learns in other ways too",
+    )
     options = parser.parse_args()
-    setting = Setting(data=options.data, arch_every=options.arch_every, cosine=options.cosine, larger=options.larger)
+    setting = Setting(
+        data=options.data, steps=options.steps, images=options.images, like_a_search=options.like_a_search
+    )
     torch.set_num_threads(1)
     done: list[dict[str, Any]] = json.loads(options.out.read_text()) if options.out.exists() else []
     for seed in range(options.seeds):
