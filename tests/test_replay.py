@@ -160,7 +160,9 @@ class Waits(TorchDispatchMode):
         return function(*args, **(kwargs or {}))
 
 
-def task(space: str, form: str, responds: bool, graphs: bool = False, device: str = "cpu") -> CellSearch:
+def task(
+    space: str, form: str, responds: bool, graphs: bool = False, device: str = "cpu", recompute: bool = False
+) -> CellSearch:
     torch.manual_seed(0)
     found = find_space(space, None)
     net = Supernet(found, classes=3, c_in=1, image_size=8, channels=4, layers=2).double().to(device)
@@ -168,7 +170,7 @@ def task(space: str, form: str, responds: bool, graphs: bool = False, device: st
     if responds:
         layout, draw = CellSearch(net, found).layout, torch.Generator().manual_seed(0)
         learner = responsive(net, layout, by_cell=True, rescale_std=0.01, generator=draw)
-    return CellSearch(net, found, form, learner=learner, graphs=graphs)
+    return CellSearch(net, found, form, learner=learner, graphs=graphs, recompute=recompute)
 
 
 def one_pass(made: CellSearch, seed: int, responds: bool, device: str = "cpu") -> list[Tensor | None]:
@@ -184,12 +186,15 @@ def one_pass(made: CellSearch, seed: int, responds: bool, device: str = "cpu") -
 
 @pytest.mark.parametrize("space", ["darts", "pc-darts", "i-darts", "fer"])
 @pytest.mark.parametrize("form", ["plain", "fast"])
-def test_a_pass_neither_waits_nor_copies(space: str, form: str, monkeypatch: pytest.MonkeyPatch) -> None:
+@pytest.mark.parametrize("recompute", [False, True])
+def test_a_pass_neither_waits_nor_copies(
+    space: str, form: str, recompute: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """From its second time on, also in what the fast form does on a GPU without kernels of its own."""
     monkeypatch.setattr(fast_kernels, "on_gpu", lambda x: True)
     monkeypatch.setattr(fast_kernels, "by_triton", lambda x: False)
     responds = space in ("darts", "fer")
-    made = task(space, form, responds)
+    made = task(space, form, responds, recompute=recompute)
     one_pass(made, 0, responds)
     weights, hyper, images = made.weights(), made.initial_hyper(torch.Generator()).double(), torch.ones(3, 1, 8, 8)
     hyper, images, response = hyper.requires_grad_(), images.double(), torch.zeros(made.layout.size).double()
@@ -209,11 +214,11 @@ def test_what_differs_from_pass_to_pass_is_not_recorded() -> None:
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="CUDA graphs need a GPU")
 @pytest.mark.parametrize("space", ["darts", "pc-darts", "i-darts"])
 @pytest.mark.parametrize("form", ["plain", "fast"])
-@pytest.mark.parametrize("responds", [False, True])
-def test_a_replayed_pass_is_the_pass(space: str, form: str, responds: bool) -> None:
+@pytest.mark.parametrize(("responds", "recompute"), [(False, False), (True, False), (True, True)])
+def test_a_replayed_pass_is_the_pass(space: str, form: str, responds: bool, recompute: bool) -> None:
     """In float64, against the plain form without graphs; the norm's epsilon is a float32 in kernels of our own."""
     plain = task(space, "plain", responds, device="cuda")
-    graphs = task(space, form, responds, graphs=True, device="cuda")
+    graphs = task(space, form, responds, graphs=True, device="cuda", recompute=recompute)
     for seed in range(SEEN_BEFORE + 3):
         expected, found = (one_pass(made, seed, responds, "cuda") for made in (plain, graphs))
         largest = max(x.abs().max() for x in expected if x is not None)
