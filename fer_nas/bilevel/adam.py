@@ -9,14 +9,15 @@ from torch import Tensor
 
 from fer_nas.bilevel.protocol import Params
 
-BETAS, EPSILON = (0.9, 0.999), 1e-8
+BETA_SQUARE, EPSILON = 0.999, 1e-8
 
 
 @dataclass(kw_only=True)
 class Adam:
-    """w ← w − rate·m̂/(√v̂ + 1e-8), m and v running means (.9, .999) of g and g², corrected for their start at 0."""
+    """w ← w − rate·m̂/(√v̂ + 1e-8), m and v running means (β, 0.999) of g and g², corrected for their start at 0."""
 
     rate: float
+    beta: float = 0.9
     moments: dict[str, Tensor] = field(default_factory=dict, init=False, repr=False)
 
     @torch.no_grad()
@@ -24,12 +25,12 @@ class Adam:
         """The weights after one step, as new leaves."""
         count = int(self.moments.get("count", torch.zeros(()))) + 1
         slope = [gradient[name] for name in weights]
-        mean = torch._foreach_lerp(self._moment("mean", weights), slope, 1 - BETAS[0])
+        mean = torch._foreach_lerp(self._moment("mean", weights), slope, 1 - self.beta)
         squares = list(torch._foreach_mul(slope, slope))
-        square = torch._foreach_lerp(self._moment("square", weights), squares, 1 - BETAS[1])
-        size = torch._foreach_sqrt(torch._foreach_div(square, 1 - BETAS[1] ** count))
+        square = torch._foreach_lerp(self._moment("square", weights), squares, 1 - BETA_SQUARE)
+        size = torch._foreach_sqrt(torch._foreach_div(square, 1 - BETA_SQUARE**count))
         size = torch._foreach_add(size, EPSILON)
-        rate = self.rate / (1 - BETAS[0] ** count)
+        rate = self.rate / (1 - self.beta**count)
         moved = torch._foreach_addcdiv(list(weights.values()), mean, size, value=-rate)
         self.moments = {"count": torch.tensor(count)}
         for name, m, s in zip(weights, mean, square, strict=True):

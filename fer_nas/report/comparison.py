@@ -1,7 +1,7 @@
 """Searches, and what was trained from them, beside one another: a table over seeds as text, Markdown and CSV.
 
-Runs are read from their files alone. A training belongs to the search that found its genotype; searches of one method,
-space and data set that differ in their seed are one row.
+Runs are read from their files alone. A training belongs to the search that found its genotype; searches that differ in
+nothing but their seed are one row. How many threads they had, and on which device, is not looked at.
 """
 
 from __future__ import annotations
@@ -29,12 +29,19 @@ class Searched:
     genotype: dict[str, Any]
     rows: list[dict[str, Any]]
     trained: list[dict[str, Any]] = field(default_factory=list)
+    trainings: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)  # their folders and settings
+    group: str = ""
+    """What a row of the table stands for; runs of one group differ in their seed alone."""
 
     @property
-    def group(self) -> str:
-        """What a row of the table stands for; runs of one group differ in their seed alone."""
+    def seed(self) -> int:
+        return self.config["run"]["seed"]
+
+    @property
+    def kind(self) -> str:
+        """Method, space, and what it tunes."""
         arch = self.config["arch"]
-        name = arch["method"] if arch["space"] in arch["method"] else f"{arch['method']}, {arch['space']}"
+        name = arch["method"] if arch["space"] == "darts" else f"{arch['method']}, {arch['space']}"
         name = name if arch["operations"] in (None, arch["space"]) else f"{name} of {arch['operations']}"
         tuned = self.config.get("tuning", {}).get("tune")
         return f"{name}, tuning {tuned}" if tuned else name
@@ -47,7 +54,7 @@ def read(paths: Sequence[Path]) -> list[Searched]:
     where there is no search at all.
     """
     searches: list[Searched] = []
-    trainings: list[tuple[Path, dict[str, Any], dict[str, Any]]] = []
+    trainings: list[tuple[Path, dict[str, Any], dict[str, Any], dict[str, Any]]] = []
     for path in dict.fromkeys(Path(path) for path in paths):
         folder = RunFolder.open(path)
         saved = read_json(folder / "config.json", "run configuration")
@@ -60,17 +67,65 @@ def read(paths: Sequence[Path]) -> list[Searched]:
         elif kind == "train":
             if not (folder / "test.json").exists():
                 raise InputError(f"{path} is not finished; go on with fer-nas train --resume {path}")
-            trainings.append((path, saved["genotype"], read_json(folder / "test.json", "test figures")))
+            figures = read_json(folder / "test.json", "test figures")
+            trainings.append((path, saved["genotype"], figures, saved["config"]))
         else:
             raise InputError(f"{path} is a {kind} run; give folders of searches, and of trainings of what they found")
     if not searches:
         raise InputError("no search among these folders; give at least one")
-    for path, genotype, figures in trainings:
+    for path, genotype, figures, settings in trainings:
         owners = [search for search in searches if search.genotype == genotype]
         if not owners:
             raise InputError(f"{path} trained a genotype that none of these searches found; give its search too")
         owners[0].trained.append(figures)
+        owners[0].trainings.append((path, settings))
+    name_groups(searches)
     return searches
+
+
+ASIDE = ("run.seed", "run.threads", "run.device")
+"""Settings in which searches of one group may differ."""
+TO_SIZE = "network.channels"
+"""In which their trainings may too: networks of one size have other channels."""
+
+
+def flat(config: dict[str, Any], before: str = "") -> dict[str, Any]:
+    """{"run": {"epochs": 3}} → {"run.epochs": 3}."""
+    found: dict[str, Any] = {}
+    for name, value in config.items():
+        found |= flat(value, f"{before}{name}.") if isinstance(value, dict) else {before + name: value}
+    return found
+
+
+def differing(configs: Sequence[dict[str, Any]]) -> list[str]:
+    """Settings that are not the same in all of them; one that an older version did not write differs from none."""
+    flats = [flat(config) for config in configs]
+    names = [name for name in dict.fromkeys(name for one in flats for name in one) if name not in ASIDE]
+    return [name for name in names if len({str(one[name]) for one in flats if name in one}) > 1]
+
+
+def name_groups(searches: Sequence[Searched]) -> None:
+    """By method and space, and by the settings in which such searches differ.
+
+    InputError for a search that is there twice, and for trainings of one group with other settings.
+    """
+    kinds = dict.fromkeys(run.kind for run in searches)
+    for kind in kinds:
+        same = [run for run in searches if run.kind == kind]
+        names = differing([run.config for run in same])
+        for run in same:
+            values = flat(run.config)
+            run.group = ", ".join([kind, *(f"{n.split('.')[-1]} {values[n]}" for n in names if n in values)])
+    for group in groups(searches).values():
+        first: dict[int, Searched] = {}
+        for run in group:
+            if first.setdefault(run.seed, run) is not run:
+                raise InputError(f"{run.path} is {first[run.seed].path} again, its settings and its seed; give one")
+        trainings = [one for run in group for one in run.trainings]
+        other = [name for name in differing([settings for _, settings in trainings]) if name != TO_SIZE]
+        if other:
+            paths = " and ".join(str(path) for path, _ in trainings)
+            raise InputError(f"{paths} are not trained alike ({', '.join(other)}); give those of one recipe")
 
 
 Figure = Callable[[Searched], list[float]]
@@ -168,5 +223,5 @@ def comma_separated(searches: Sequence[Searched]) -> str:
             "" if found is None else repr(column.scale * found[0])
             for column, found in zip(COLUMNS, figures, strict=True)
         ]
-        writer.writerow([run.path, run.group, run.config["run"]["seed"], len(run.trained), *values])
+        writer.writerow([run.path, run.group, run.seed, len(run.trained), *values])
     return out.getvalue()

@@ -70,6 +70,38 @@ def test_a_search_that_tunes_is_a_group_of_its_own(runs: list[Path]) -> None:
     assert list(groups(read(runs))) == names
 
 
+def change(folder: Path, **settings: Any) -> None:
+    """Of a run's config.json, by section_name."""
+    saved = json.loads((folder / "config.json").read_text())
+    for place, value in settings.items():
+        section, name = place.split("_", 1)
+        saved["config"].setdefault(section, {})[name] = value
+    (folder / "config.json").write_text(json.dumps(saved))
+
+
+def test_searches_of_other_settings_are_rows_of_their_own(runs: list[Path]) -> None:
+    change(runs[0], run_epochs=2, run_threads=1)
+    change(runs[1], run_epochs=3, run_threads=2)
+    names = ["soba, gdas of fer, epochs 2", "soba, gdas of fer, epochs 3", "random, gdas of fer"]
+    searches = read(runs)
+    assert list(groups(searches)) == names and [row[1] for row in cells(searches)] == ["1"] * 3
+    change(runs[1], run_epochs=2)
+    assert list(groups(read(runs))) == [names[0].removesuffix(", epochs 2"), names[2]]
+    change(runs[1], run_seed=0)
+    with pytest.raises(InputError, match=r"b is .*a again, its settings and its seed; give one"):
+        read(runs)
+
+
+def test_trainings_of_one_row_are_alike(runs: list[Path]) -> None:
+    change(runs[3], network_channels=16, run_seed=1)
+    change(runs[4], network_channels=20, run_seed=2)
+    assert [len(search.trained) for search in read(runs)] == [1, 1, 0]
+    change(runs[3], run_epochs=3)
+    change(runs[4], run_epochs=4)
+    with pytest.raises(InputError, match=r"ta and .*tb are not trained alike \(run.epochs\); give those of one recipe"):
+        read(runs)
+
+
 def test_table(runs: list[Path]) -> None:
     searches = read(runs)
     assert list(groups(searches)) == ["soba, gdas of fer", "random, gdas of fer"]
