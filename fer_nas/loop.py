@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import json
 import signal
+import subprocess
+import sys
 import time
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from itertools import islice
 from pathlib import Path
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeVar
 
 import torch
 from rich.console import Console
 from torch import Tensor
 
 from fer_nas import parallel
-from fer_nas.artifacts import RunFolder
-from fer_nas.config import DataConfig, RunConfig
+from fer_nas.artifacts import Genotype, RunFolder
+from fer_nas.config import DataConfig, RunConfig, SearchConfig, TrainConfig
 from fer_nas.data.load import load, require
 from fer_nas.data.split import DataSet
 from fer_nas.errors import InputError
@@ -26,11 +29,13 @@ from fer_nas.runtime import (
     Interrupted,
     StopFlag,
     choose_device,
-    choose_threads,
     enough_memory,
+    fastest_threads,
     many_steps,
     require_finite,
+    threads_are_open,
 )
+from fer_nas.settings import to_dict
 
 CHECK_EVERY = 50  # steps between two looks at the loss on a GPU, where each look waits for all work before it
 
@@ -50,17 +55,41 @@ def prepare(run: RunConfig, data: DataConfig, out: Path | None, console: Console
     return dataset
 
 
-def with_threads(run: RunConfig, device: torch.device, trial: Callable[[], object], console: Console) -> RunConfig:
-    """The settings of a new run with the number of CPU threads that it takes, so that it goes on with the same."""
-    if run.threads or device.type != "cpu" or parallel.count() > 1:
-        return run
-    seconds = choose_threads(trial)
-    if seconds is None:
-        return run
-    chosen = torch.get_num_threads()
+Config = TypeVar("Config", SearchConfig, TrainConfig)
+
+
+def with_threads(
+    kind: str, config: Config, dataset: DataSet, console: Console, genotype: Genotype | None = None
+) -> Config:
+    """The settings of a new run with the number of CPU threads that it takes, so that it goes on with the same.
+
+    kind: search or train. Another process makes the trial (`trial.py`); where it fails, torch's own number stays.
+    """
+    device, few = choose_device(config.run.device), len(dataset.train) // 2
+    if config.run.threads or device.type != "cpu" or parallel.count() > 1 or not threads_are_open():
+        return config
+    about = {
+        "kind": kind,
+        "config": to_dict(replace(config, run=replace(config.run, batch_size=min(config.run.batch_size, few)))),
+        "count": 2 * min(config.run.batch_size, few),
+        "classes": len(dataset.classes),
+        "channels": dataset.channels,
+        "image_size": dataset.image_size,
+        "genotype": genotype and genotype.to_dict(),
+    }
+    child = subprocess.run(
+        [sys.executable, "-m", "fer_nas.trial"], input=json.dumps(about), capture_output=True, text=True, check=False
+    )
+    if child.returncode:
+        why = (child.stderr.strip().splitlines() or ["it was killed"])[-1]
+        say(console, f"CPU threads: {torch.get_num_threads()}; the trial of fewer ended with: {why}")
+        return config
+    seconds = {int(count): took for count, took in json.loads(child.stdout).items()}
+    chosen = fastest_threads(seconds)
+    torch.set_num_threads(chosen)
     tried = ", ".join(f"{count}: {took:.2g} s" for count, took in seconds.items())
     say(console, f"CPU threads: {chosen}; a pass with {tried} (--threads {chosen} takes them without a trial)")
-    return replace(run, threads=chosen)
+    return replace(config, run=replace(config.run, threads=chosen))
 
 
 def new_folder(out: Path | None, kind: str) -> RunFolder:
@@ -181,9 +210,9 @@ class EpochLoop(ABC):
         """From where the run stands to its last epoch."""
         epochs = self.settings.epochs
         with (
+            StopFlag.watch() as stop,  # first: a Ctrl-C before the first step is honoured behind it
             enough_memory(self.memory_saver),
             many_steps(),
-            StopFlag.watch() as stop,
             EpochTable(self.title, self.columns, epochs, self.steps, self.console) as table,
         ):
             table.rows.extend(self.folder.metrics())

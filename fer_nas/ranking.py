@@ -94,6 +94,7 @@ def _run(folder: RunFolder, config: SearchConfig, seeds: Sequence[int], epochs: 
     try:
         for seed in seeds:
             _search(folder / f"seed-{seed}", override(config, {"seed": seed}), console)
+            config = _with_threads_of(folder / f"seed-{seed}", config)
         chosen = recipe(config, seeds[0], epochs)
         unread: DataSet | None = None
         for seed in seeds:
@@ -108,6 +109,13 @@ def _run(folder: RunFolder, config: SearchConfig, seeds: Sequence[int], epochs: 
     rows = sorted((_row(folder, seed) for seed in seeds), key=lambda row: -row["val_accuracy"])
     write_json(folder / "ranking.json", {"rank_epochs": epochs, "recipe": to_dict(chosen), "rows": rows})
     GenotypeFile.load(folder / rows[0]["folder"] / "genotype.json").save(folder / "genotype.json")
+
+
+def _with_threads_of(place: Path, config: SearchConfig) -> SearchConfig:
+    """What the first search has found for itself, the others and the trainings take over."""
+    return override(
+        config, {"threads": read_json(place / "config.json", "run configuration")["config"]["run"]["threads"]}
+    )
 
 
 def _search(place: Path, config: SearchConfig, console: Console) -> None:

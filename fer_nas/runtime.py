@@ -199,26 +199,32 @@ GAIN_OF_FEWER = 0.9
 """Of fewer threads' time to more's, where the fewer are taken: what is nearer may be noise."""
 
 
-def choose_threads(step: Callable[[], object]) -> dict[int, float] | None:
-    """Seconds of a step with all of torch's CPU threads and with halves of them down to one; sets torch to what is
-    fastest, the fewer where it is clear. None where there is nothing to choose: one core, or OMP_NUM_THREADS says it.
+def threads_are_open() -> bool:
+    """Whether there is a number of CPU threads to choose: several cores, and no OMP_NUM_THREADS."""
+    return torch.get_num_threads() > 1 and "OMP_NUM_THREADS" not in os.environ
+
+
+def time_threads(step: Callable[[], object]) -> dict[int, float]:
+    """Seconds of a step with all of torch's CPU threads, and with halves of them down to one.
 
     A step of small networks is hundreds of short calls, for which threads may cost more than they bring.
     """
-    most = torch.get_num_threads()
-    if most == 1 or "OMP_NUM_THREADS" in os.environ:
-        return None
-    seconds: dict[int, float] = {}
-    chosen = count = most
+    found, count = {}, torch.get_num_threads()
     while count:
         torch.set_num_threads(count)
         step()  # starts the threads
-        seconds[count] = min(_seconds(step) for _ in range(2))
+        found[count] = min(_seconds(step) for _ in range(2))
+        count //= 2
+    return found
+
+
+def fastest_threads(seconds: dict[int, float]) -> int:
+    """Of `time_threads`, from most to fewest; fewer where they are clearly faster."""
+    chosen, *fewer = seconds
+    for count in fewer:
         if seconds[count] < GAIN_OF_FEWER * seconds[chosen]:
             chosen = count
-        count //= 2
-    torch.set_num_threads(chosen)
-    return seconds
+    return chosen
 
 
 def _seconds(step: Callable[[], object]) -> float:

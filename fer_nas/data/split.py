@@ -79,3 +79,14 @@ class DataSet:
     @property
     def image_size(self) -> int:
         return next(iter(self.splits.values())).images.shape[-1]
+
+
+def noise(count: int, classes: int, channels: int, size: int) -> DataSet:
+    """Images of noise, always the same, for what is timed."""
+    draw = torch.Generator().manual_seed(0)
+    split = Split(
+        images=torch.randint(256, (count, channels, size, size), generator=draw, dtype=torch.uint8),
+        targets=torch.arange(count) % classes,
+        names=("noise",) * count,
+    )
+    return DataSet(name="noise", classes=tuple(map(str, range(classes))), splits={"train": split})

@@ -22,10 +22,10 @@ from rich.console import Console
 import fer_nas
 from fer_nas.artifacts import RunFolder
 from fer_nas.config import SPACES, SearchConfig
-from fer_nas.data.split import DataSet, Split
+from fer_nas.data.split import noise
 from fer_nas.errors import FerNasError, InputError
 from fer_nas.progress import say
-from fer_nas.runtime import choose_device, describe_device, enough_memory, generator, many_steps, peak_memory_mib
+from fer_nas.runtime import choose_device, describe_device, enough_memory, many_steps, peak_memory_mib
 from fer_nas.search.methods import METHODS, needs_plain_form
 from fer_nas.search.run import Search
 from fer_nas.search.state import build
@@ -119,14 +119,7 @@ class Contestant:
 
     def __init__(self, options: BenchOptions, method: str, form: str) -> None:
         config = options.config(method, form)
-        draw = generator("bench")
-        count, size = 4 * options.batch_size, options.image_size
-        split = Split(
-            images=torch.randint(256, (count, 3, size, size), generator=draw, dtype=torch.uint8),
-            targets=torch.arange(count) % CLASSES,
-            names=("noise",) * count,
-        )
-        dataset = DataSet(name="noise", classes=tuple(map(str, range(CLASSES))), splits={"train": split})
+        dataset = noise(4 * options.batch_size, CLASSES, 3, options.image_size)
         self.search = Search(config, RunFolder(Path("bench")), dataset, Console(quiet=True))  # nothing is written
         if form == "plain":
             self.search.state = build(config, dataset, self.search.device, memory_format=torch.contiguous_format)

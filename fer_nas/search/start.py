@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 
 from rich.console import Console
@@ -28,12 +27,12 @@ def search(config: SearchConfig, out: Path | None, console: Console) -> RunFolde
     if learns:
         plan(config)  # wrong settings are told before the images are read
     dataset = prepare(config.run, config.data, out, console)
+    if learns:
+        config = with_threads("search", config, dataset, console)
     folder = new_folder(out, config.arch.method)
     try:
         with enough_memory():
             run = Search(config, folder, dataset, console) if learns else None
-            if run is not None:
-                config = replace(config, run=with_threads(config.run, run.device, run.trial, console))
     except FerNasError:
         folder.discard_empty()
         raise

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +33,7 @@ def begin(
     config: TrainConfig, genotype: GenotypeFile, dataset: DataSet, folder: RunFolder, console: Console
 ) -> dict[str, Any]:
     """A new training of these images in this folder; what test.json holds. Without a test split none is read."""
+    config = with_threads("train", config, dataset, console, genotype.genotype)
     mean, std = dataset.train.channel_statistics()
     spec = NetworkSpec(
         genotype=genotype.genotype,
@@ -49,7 +49,6 @@ def begin(
     try:
         with enough_memory():
             training = Training(config, spec, folder, dataset, console)
-            config = replace(config, run=with_threads(config.run, training.device, training.trial, console))
     except FerNasError:
         folder.discard_empty()
         raise
