@@ -238,8 +238,8 @@ def checkpoint(
     return rows
 
 
-def table(done: list[dict[str, Any]]) -> str:
-    """Markdown: cosine of the total to the truth by checkpoint, unclipped / clipped to half the direct term."""
+def table(done: list[dict[str, Any]], *parts: str) -> str:
+    """Markdown: some of a checkpoint's figures for each method, as mean ± deviation over seeds."""
     rows = [row for run in done for row in run["rows"]]
     steps = sorted({row["steps"] for row in rows})
     lines = [
@@ -250,7 +250,7 @@ def table(done: list[dict[str, Any]]) -> str:
         cells = []
         for n in steps:
             here = [row for row in rows if (row["method"], row["steps"]) == (name, n)]
-            cells.append(" / ".join(spread([row[part] for row in here]) for part in ("total", "clipped")))
+            cells.append(" / ".join(spread([row[part] for row in here]) for part in parts))
         lines.append(f"| {name} | {' | '.join(cells)} |")
     return "\n".join(lines)
 
@@ -303,7 +303,10 @@ def main() -> None:
         rows = run(setting, seed, lambda line: print(line, flush=True))
         done.append({"seed": seed, "rows": rows, "cpu_seconds": time.process_time() - began})
         write_json(options.out, done)
-    print(table(done))
+    print("Cosine of the whole to the truth, as it is / cut to half the direct term:")
+    print(table(done, "total", "clipped"))
+    print("Of the response: cosine to the true one / size as a share of the direct term:")
+    print(table(done, "response", "ratio"))
     if options.picture:
         draw(done, options.picture)
 

@@ -1,7 +1,8 @@
 """How a search's step scales: images a second against batch, channels, cells, image side, each ×1, ×2, ×4.
 
-Plain and fast form of `darts-1st` take turns at every point, one thread. Time is the process's CPU time, median of
-`--steps` after one step to warm up; the exponent is the slope of log time over log factor, by least squares.
+Plain and fast form of `darts-1st` at all three values of a row take turns, one thread, so that what disturbs the machine
+disturbs all of them. Time is the process's CPU time after one step to warm up; the exponent is the slope of log time over
+log factor, by least squares within each turn, as median [least, largest] over `--steps` turns.
 
     python benchmarks/scaling.py --out docs/scaling.png --record scaling.json
 
@@ -21,7 +22,8 @@ from typing import Any
 import matplotlib
 import torch
 
-from fer_nas.search.bench import BenchOptions, Contestant
+from fer_nas.runtime import many_steps
+from fer_nas.search.bench import BenchOptions, Contestant, spread
 
 matplotlib.use("Agg")
 from matplotlib import pyplot as plt
@@ -37,15 +39,17 @@ FACTORS = (1, 2, 4)
 FORMS = {"plain": "tab:gray", "fast": "tab:blue"}
 
 
-def measure(options: BenchOptions, steps: int) -> dict[str, list[float]]:
-    """CPU seconds of every timed step by form."""
-    made = {form: Contestant(options, "darts-1st", form) for form in FORMS}
-    times: dict[str, list[float]] = {form: [] for form in FORMS}
-    for turn in range(steps + 1):
-        for form, contestant in made.items():
-            _, cpu = contestant.step()
-            if turn:
-                times[form].append(cpu)
+def measure(points: list[BenchOptions], steps: int) -> list[dict[str, list[float]]]:
+    """CPU seconds of every timed step by point and form."""
+    made = [{form: Contestant(options, "darts-1st", form) for form in FORMS} for options in points]
+    times: list[dict[str, list[float]]] = [{form: [] for form in FORMS} for _ in points]
+    with many_steps():
+        for turn in range(steps + 1):
+            for contestants, row in zip(made, times, strict=True):
+                for form, contestant in contestants.items():
+                    _, cpu = contestant.step()
+                    if turn:
+                        row[form].append(cpu)
     return times
 
 
@@ -60,7 +64,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, required=True)
     parser.add_argument("--record", type=Path, required=True, help="keep every figure in this JSON file")
     parser.add_argument("--axes", nargs="+", choices=list(AXES), default=list(AXES))
-    parser.add_argument("--steps", type=int, default=3)
+    parser.add_argument("--steps", type=int, default=7)
     parser.add_argument("--batch-size", type=int, default=8)
     parser.add_argument("--channels", type=int, default=8)
     parser.add_argument("--layers", type=int, default=3)
@@ -82,13 +86,15 @@ def main() -> None:
     record = {**settings, "axes": record.get("axes", {})}
     for axis in wish.axes:
         values = [round(AXES[axis][1] * factor * getattr(base, axis)) for factor in FACTORS]
-        points = [measure(replace(base, **{axis: value}), wish.steps) for value in values]
+        points = measure([replace(base, **{axis: value}) for value in values], wish.steps)
         record["axes"][axis] = {"values": values, "seconds": points}
         for form in FORMS:
             seconds = [statistics.median(point[form]) for point in points]
-            record["axes"][axis][f"exponent_{form}"] = e = exponent(seconds)
+            by_turn = [exponent(list(turn)) for turn in zip(*(point[form] for point in points), strict=True)]
+            record["axes"][axis][f"exponent_{form}"] = e = spread(by_turn)
+            told = f"{e['median']:.2f} [{e['low']:.2f}, {e['high']:.2f}]"
             print(
-                f"{axis} {values}, {form}: {', '.join(f'{s:.3f}' for s in seconds)} s a step, exponent {e:.2f}",
+                f"{axis} {values}, {form}: {', '.join(f'{s:.3f}' for s in seconds)} s a step, exponent {told}",
                 flush=True,
             )
         wish.record.write_text(json.dumps(record, indent=1) + "\n")
@@ -113,7 +119,7 @@ def draw(record: dict[str, Any], out: Path) -> None:
                 color=color,
                 marker="o",
                 capsize=3,
-                label=f"{form}, time ~ x^{row[f'exponent_{form}']:.2f}",
+                label=f"{form}, time ~ x^{row[f'exponent_{form}']['median']:.2f}",
             )
         panel.set(xlabel=label, xscale="log", yscale="log", xticks=values, xticklabels=values)
         panel.minorticks_off()

@@ -16,7 +16,7 @@ from fer_nas.artifacts import RunFolder
 from fer_nas.config import DataConfig, SearchConfig, TrainConfig, TuneConfig
 from fer_nas.errors import InputError
 from fer_nas.options import OneLineErrors, OutOption, ResumeOption, configured, flag, guarded
-from fer_nas.presets import SEARCH_PRESETS, TRAIN_PRESETS, TUNE_READ_BY
+from fer_nas.presets import RESPONSE_FORMS, SEARCH_PRESETS, TRAIN_PRESETS, TUNE_READ_BY
 from fer_nas.progress import say
 from fer_nas.settings import build, override, read_seeds, recipe_settings, refuse_unread, search_config
 
@@ -87,7 +87,7 @@ def _refuse_with_resume(settings: dict[str, Any], *others: tuple[str, object]) -
 
 @app.command()
 @guarded
-@configured(SearchConfig, SEARCH_PRESETS)
+@configured(SearchConfig, SEARCH_PRESETS, {f"--response {name}": vars(row) for name, row in RESPONSE_FORMS.items()})
 def search(
     settings: dict[str, Any],
     preset: PresetOption = None,

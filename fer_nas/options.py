@@ -105,17 +105,19 @@ def guarded(command: Callable[..., None]) -> Callable[..., None]:
 
 
 def configured(
-    config: type, presets: dict[str, dict[str, Any]] | None = None
+    config: type, *presets: dict[str, dict[str, Any]]
 ) -> Callable[[Callable[..., None]], Callable[..., None]]:
     """Give a command an option for every field of `config`; it receives those that were set as `settings`.
 
-    An option that is not given stays the preset's, so its help names the presets that change it.
+    An option that is not given stays the preset's, so its help names the presets that change it: tables of settings by
+    the preset's name.
     """
 
     def decorate(command: Callable[..., None]) -> Callable[..., None]:
         own = [p for p in inspect.signature(command, eval_str=True).parameters.values() if p.name != "settings"]
+        shown = {name: values for table in presets for name, values in table.items()}
         fallback = "Data" if config is DataConfig else "Weights"
-        made = [_parameter(name, *row, presets or {}, fallback) for name, row in flat_fields(config).items()]
+        made = [_parameter(name, *row, shown, fallback) for name, row in flat_fields(config).items()]
         names = {p.name for p in made}
         assert not names & {p.name for p in own}, f"two options: {names & {p.name for p in own}}"
 

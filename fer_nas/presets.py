@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import Any
 
 from fer_nas.config import SEARCH_METHODS
@@ -36,6 +37,39 @@ TUNE_READ_BY: dict[str, tuple[str, ...]] = {
     "wrong_labels": ("examples",),
 }
 """The same for `fer-nas tune`, with its methods and kinds of hyperparameters."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ResponseForm:
+    """A best response with all that can be chosen of it; the fields are those of ResponseConfig."""
+
+    response_clip: float
+    response_input: str
+    response_reads: str
+    response_start: float
+    response_rate: float
+    sigma: float
+    learn_sigma: bool
+    pairs: bool
+    linearize: bool
+    response_every: int
+
+
+RESPONSE_FORMS = {
+    # σ and its learning, V's start and SGD for all of φ as in the papers; λ itself is read, by every layer.
+    "published": ResponseForm(
+        response_clip=0.0, response_input="raw", response_reads="all", response_start=0.01, response_rate=0.0,
+        sigma=1.0, learn_sigma=True, pairs=False, linearize=True, response_every=1,
+    ),
+    # V = 0 makes the first steps those of first order; pairs and Adam let φ learn from noisy batches; the bound keeps a
+    # response that is not learned yet below the direct term.
+    "own": ResponseForm(
+        response_clip=0.5, response_input="softmax", response_reads="cell", response_start=0.0, response_rate=3e-4,
+        sigma=0.1, learn_sigma=False, pairs=True, linearize=False, response_every=2,
+    ),
+}  # fmt: skip
+"""What --response stands for; each option of the same name changes one thing of it."""
+SOBA_CLIP = 0.5  # of --response-clip
 
 _TINY_AUGMENT = {"rotate": 5.0, "shift": 0.04, "scale": 0.05}
 SEARCH_PRESETS: dict[str, dict[str, Any]] = {

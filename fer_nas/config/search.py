@@ -118,7 +118,7 @@ class ResponseConfig:
     response_clip: float | None = _f(
         None,
         "soba and best responses: largest norm of the response as a share of the direct term's, since a response that "
-        "is not learned yet points anywhere; 0 for no bound.",
+        "is not learned yet points anywhere; 0 for no bound. soba's is 0.5.",
         low=0,
     )
     response_input: str | None = _f(
@@ -136,7 +136,10 @@ class ResponseConfig:
         None, "Standard deviation of V and C at the start; at 0 the search begins as first order.", low=0
     )
     response_rate: float | None = _f(
-        None, "Adam's rate for V, C, W_hyper and b_hyper; 0 is the weights' own SGD.", low=0
+        None,
+        "Adam's rate for the response's own parameters (V, C, W_hyper and b_hyper in docs/darts-stn.md); 0 is the "
+        "weights' own SGD.",
+        low=0,
     )
     sigma: float | None = _f(None, "Standard deviation of λ's perturbation at the start.", low=1e-6)
     learn_sigma: bool | None = _f(None, "Learn the perturbation's scale, in a step of λ under noise.")

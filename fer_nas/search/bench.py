@@ -84,6 +84,12 @@ class BenchOptions:
         if self.space not in SPACES:
             raise InputError(f"--space: {self.space!r} is none of {', '.join(SPACES)}")
         for word in self.methods:
+            kept = [form for form in self.forms if form == "recomputed"]
+            if kept and needs_plain_form(self.config(word, "plain")):
+                raise InputError(
+                    f"--forms recomputed: {word} differentiates the network twice or forward, which needs all of a "
+                    "pass; time it by itself with --forms plain"
+                )
             fast = [form for form in self.forms if form.startswith("fast")]
             if fast and needs_plain_form(self.config(word, fast[0])):
                 raise InputError(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields, replace
 from functools import partial
 from math import prod
 from typing import Any
@@ -21,6 +21,7 @@ from fer_nas.bilevel.soba import CarriedAdjoint
 from fer_nas.bilevel.stn import STN
 from fer_nas.bilevel.unrolled import SecondOrder
 from fer_nas.config import ResponseConfig, SearchConfig
+from fer_nas.presets import RESPONSE_FORMS, SOBA_CLIP, ResponseForm
 
 FEATURE_SCALE = 8.0
 """Of softmax(λ) where best responses read it: an entry is near 1/O, and moves by a tenth of what its logit does."""
@@ -28,42 +29,11 @@ FEATURE_SCALE = 8.0
 Features = Callable[[Tensor], Tensor]
 
 
-@dataclass(frozen=True, kw_only=True)
-class Form:
-    """A best response with all that can be chosen of it; the fields are those of ResponseConfig."""
-
-    response_clip: float
-    response_input: str
-    response_reads: str
-    response_start: float
-    response_rate: float
-    sigma: float
-    learn_sigma: bool
-    pairs: bool
-    linearize: bool
-    response_every: int
-
-
-FORMS = {
-    # σ and its learning, V's start and SGD for all of φ as in the papers; λ itself is read, by every layer.
-    "published": Form(
-        response_clip=0.0, response_input="raw", response_reads="all", response_start=0.01, response_rate=0.0,
-        sigma=1.0, learn_sigma=True, pairs=False, linearize=True, response_every=1,
-    ),
-    # V = 0 makes the first steps those of first order; pairs and Adam let φ learn from noisy batches; the bound keeps a
-    # response that is not learned yet below the direct term.
-    "own": Form(
-        response_clip=0.5, response_input="softmax", response_reads="cell", response_start=0.0, response_rate=3e-4,
-        sigma=0.1, learn_sigma=False, pairs=True, linearize=False, response_every=2,
-    ),
-}  # fmt: skip
-
-
-def form(config: ResponseConfig) -> Form:
+def form(config: ResponseConfig) -> ResponseForm:
     """--response with the options beside it."""
-    base = FORMS[config.response]
-    given = {name: getattr(config, name) for name in Form.__dataclass_fields__}
-    return Form(**{name: getattr(base, name) if value is None else value for name, value in given.items()})
+    base = RESPONSE_FORMS[config.response]
+    given = {item.name: getattr(config, item.name) for item in fields(base)}
+    return replace(base, **{name: value for name, value in given.items() if value is not None})
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -90,7 +60,7 @@ def needs_plain_form(config: SearchConfig) -> bool:
 
 def _soba(config: SearchConfig, features: Features, layout: HyperLayout) -> Method:
     chosen = config.response
-    clip = 0.5 if chosen.response_clip is None else chosen.response_clip
+    clip = SOBA_CLIP if chosen.response_clip is None else chosen.response_clip
     return CarriedAdjoint(
         rate=chosen.adjoint_rate,
         damping=chosen.adjoint_damping,

@@ -16,8 +16,9 @@ from fer_nas.config import SEARCH_METHODS, ResponseConfig, SearchConfig
 from fer_nas.data.load import load
 from fer_nas.data.split import Split
 from fer_nas.errors import InputError
+from fer_nas.presets import RESPONSE_FORMS
 from fer_nas.runtime import generator, load_checkpoint
-from fer_nas.search.methods import FORMS, METHODS, form
+from fer_nas.search.methods import METHODS, form
 from fer_nas.search.run import Search
 from fer_nas.search.state import State, validate
 from fer_nas.search.state import build as build_state
@@ -151,9 +152,9 @@ def test_published_form_and_its_two_networks(method: str, configured: Configured
 
 
 def test_forms_with_single_changes() -> None:
-    assert form(ResponseConfig()) == FORMS["own"]
+    assert form(ResponseConfig()) == RESPONSE_FORMS["own"]
     changed = form(ResponseConfig(response="published", sigma=0.3, response_clip=0.0, pairs=True))
-    assert changed == replace(FORMS["published"], sigma=0.3, pairs=True)
+    assert changed == replace(RESPONSE_FORMS["published"], sigma=0.3, pairs=True)
 
 
 def test_cells_read_their_own_logits(configured: Configured, cases: Path) -> None:
