@@ -1,8 +1,8 @@
 """How a search's step scales: images a second against batch, channels, cells, image side, each ×1, ×2, ×4.
 
-Plain and fast form of `darts-1st` at all three values of a row take turns, one thread, so that what disturbs the machine
-disturbs all of them. Time is the process's CPU time after one step to warm up; the exponent is the slope of log time over
-log factor, by least squares within each turn, as median [least, largest] over `--steps` turns.
+Plain and fast form of `darts-1st` at all three values of a row take turns, one thread, so that what disturbs the
+machine disturbs all of them. Time is the process's CPU time after one step to warm up; the exponent is the slope of log
+time over log factor, by least squares within each turn, as median [least, largest] over `--steps` turns.
 
     python benchmarks/scaling.py --out docs/scaling.png --record scaling.json
 

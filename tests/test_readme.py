@@ -109,3 +109,11 @@ def test_architecture_names_every_room_and_field() -> None:
     tables = [*METHODS, *SPACES, *OPERATIONS, *DETECTORS]
     words = rooms + metadata + genotype + settings + tables
     assert [word for word in words if f"`{word}`" not in text] == []
+
+
+def test_architecture_tells_each_space_s_operations() -> None:
+    text = (ROOT / "docs" / "architecture.md").read_text(encoding="utf-8")
+    (eight,) = re.findall(r"^DARTS's eight: (.*?)\.", text, re.M)
+    for name, space in SPACES.items():
+        (line,) = re.findall(rf"^\| `{name}` \|.*\| (.*) \|$", text, re.M)
+        assert re.findall(r"`(\w+)`", line.replace("DARTS's eight", eight)) == list(space.operations), name

@@ -27,7 +27,7 @@ class ArchConfig:
     """The optimizer of the architecture parameters λ: Adam, betas (0.5, 0.999)."""
 
     method: str = _f("darts-1st", "How λ's gradient is estimated.", SEARCH_METHODS)
-    space: str = _f("darts", "Search space; see docs/architecture.md.", SPACES)
+    space: str = _f("darts", "Search space; docs/architecture.md says what each is.", SPACES)
     operations: str | None = _f(
         None, "Choose from this space's operations instead of the space's own.", ("darts", "auto-fernet", "fer")
     )

@@ -90,6 +90,10 @@ def test_what_does_not_compile_is_left_out_and_said(monkeypatch: pytest.MonkeyPa
     ("words", "said"),
     [
         ("--forms fastest", "--forms: 'fastest' is none of plain, channels-last, recomputed, compiled, gra"),
+        (
+            "--methods implicit --forms plain,recomputed",
+            "--forms recomputed: implicit differentiates the network twice",
+        ),
         ("--forms plain,graphed --device cpu", "--forms graphed: CUDA graphs need a GPU"),
         ("--forms fast,fast", "--forms is 'fast,fast'"),
         ("--methods darts-3rd", "darts-3rd"),

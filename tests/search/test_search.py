@@ -15,6 +15,7 @@ from rich.console import Console
 import fer_nas.search.run as module
 from fer_nas.artifacts import GenotypeFile, RunFolder
 from fer_nas.config import SearchConfig
+from fer_nas.data.load import load
 from fer_nas.data.split import DataSet, Split
 from fer_nas.errors import FerNasError, InputError
 from fer_nas.runtime import generator, load_checkpoint
@@ -202,3 +203,11 @@ def test_validation_mixes_classes_that_come_sorted(cases: Path, configured: Conf
     first = module.validate(state, split, 12)
     assert min(seen) >= 3, "every batch has several classes"
     assert first == module.validate(state, split, 12), "always the same batches"
+
+
+def test_a_batch_of_more_images_than_there_are_is_told(configured: Configured, cases: Path, tmp_path: Path) -> None:
+    notes = io.StringIO()
+    config = configured(cases / "fer.csv", method="darts-delta-stn", batch_size=4000, response_batch=5000)
+    module.Search(config, RunFolder(tmp_path), load(config.data, seed=0), Console(file=notes, width=200))
+    half = "w's half of the training images has 18, and no batch more"
+    assert notes.getvalue() == f"note: --batch-size 4000: {half}\nnote: --response-batch 5000: {half}\n"
