@@ -131,11 +131,12 @@ def test_a_response_step_every_so_many_batches(every: int) -> None:
     assert again.fitted == 5 and not torch.equal(fitted["w_rescale"], weights["w_rescale"])
 
 
-def test_adam_is_torchs() -> None:
+@pytest.mark.parametrize("beta", [0.9, 0.99])
+def test_adam_is_torchs(beta: float) -> None:
     torch.manual_seed(0)
     weights = {"a": torch.randn(3, 2, dtype=DOUBLE), "b": torch.randn(4, dtype=DOUBLE)}
     leaves = [w.clone().requires_grad_() for w in weights.values()]
-    ours, theirs = Adam(rate=0.01), torch.optim.Adam(leaves, lr=0.01)
+    ours, theirs = Adam(rate=0.01, beta=beta), torch.optim.Adam(leaves, lr=0.01, betas=(beta, 0.999))
     for _ in range(6):
         slope = {name: torch.randn_like(w) for name, w in weights.items()}
         weights = ours.take(weights, slope)
