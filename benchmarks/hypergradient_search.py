@@ -22,6 +22,7 @@ from typing import Any
 
 import torch
 from hypergradient import SPACE, cosine, spread
+from hypergradient_picture import draw_search
 from torch import Tensor
 
 from fer_nas.artifacts import write_json
@@ -37,7 +38,6 @@ from fer_nas.bilevel.unrolled import SecondOrder
 from fer_nas.config import DataConfig
 from fer_nas.data.load import load
 from fer_nas.data.sampling import subset
-from fer_nas.report.figure import new_figure, save_figure
 from fer_nas.runtime import cosine as cosine_schedule
 from fer_nas.runtime import generator
 from fer_nas.search.methods import FEATURE_SCALE
@@ -255,28 +255,6 @@ def table(done: list[dict[str, Any]], *parts: str) -> str:
     return "\n".join(lines)
 
 
-def draw(done: list[dict[str, Any]], path: Path) -> None:
-    """Clipped cosines over the steps of the search: every seed thin, the mean thick."""
-    rows = [row for run in done for row in run["rows"]]
-    steps = sorted({row["steps"] for row in rows})
-    names = list(dict.fromkeys(row["method"] for row in rows))
-    figure = new_figure(8, 4.5)
-    axes = figure.add_subplot()
-    for number, name in enumerate(names):
-        by_seed = [[r["clipped"] for r in run["rows"] if r["method"] == name] for run in done]
-        means = [sum(values) / len(values) for values in zip(*by_seed, strict=True)]
-        for values in by_seed:
-            axes.plot(steps, values, color=f"C{number}", linewidth=0.6, alpha=0.6)
-        axes.plot(steps, means, color=f"C{number}", linewidth=2, marker="o", label=name)
-    axes.set_xticks(steps)
-    axes.set_xlabel("steps of the search")
-    axes.set_ylabel("cosine of the hypergradient to the truth")
-    axes.set_title(f"{len(done)} seed(s), responses at most half the direct term", fontsize=10)
-    axes.legend(fontsize=8)
-    figure.tight_layout()
-    save_figure(figure, path)
-
-
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", required=True, help="FER2013, in any form that fer-nas reads")
@@ -308,7 +286,7 @@ def main() -> None:
     print("Of the response: cosine to the true one / size as a share of the direct term:")
     print(table(done, "response", "ratio"))
     if options.picture:
-        draw(done, options.picture)
+        draw_search(done, options.picture)
 
 
 if __name__ == "__main__":
