@@ -181,9 +181,12 @@ class EpochLoop(ABC):
             return
         if self.first:
             self.save()
-        raise Interrupted(
-            stop.signal or signal.SIGINT, f'stopped; go on with: fer-nas {self.command} --resume "{self.folder.path}"'
-        )
+        raise Interrupted(stop.signal or signal.SIGINT, self.going_on)
+
+    @property
+    def going_on(self) -> str:
+        """What a run that was stopped ends with."""
+        return f'stopped; go on with: fer-nas {self.command} --resume "{self.folder.path}"'
 
     def finish_epoch(self, table: EpochTable) -> None:
         """Record the epoch, move on, checkpoint."""

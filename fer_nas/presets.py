@@ -28,6 +28,8 @@ READ_BY: dict[str, tuple[str, ...]] = {
     "trust": ("soba", *_STN),
 }
 """Settings of a search that only some methods and spaces read; for the others they are refused."""
+OWN_OPERATIONS = ("auto-fernet", "fer")
+"""Spaces that are their operations: a preset's do not take their place."""
 IN_PLACE_OF = {"p-darts": {"layers": "stage_layers", "warmup_epochs": "stage_warmup"}}
 """Space → a setting that it does not read → the one that it reads instead."""
 TUNE_READ_BY: dict[str, tuple[str, ...]] = {

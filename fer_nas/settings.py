@@ -9,7 +9,7 @@ from typing import Any, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from fer_nas.config import TUNABLE, SearchConfig
 from fer_nas.errors import InputError
-from fer_nas.presets import IN_PLACE_OF, PAPER_OF_SPACE, READ_BY, SEARCH_PRESETS, TUNING_METHODS
+from fer_nas.presets import IN_PLACE_OF, OWN_OPERATIONS, PAPER_OF_SPACE, READ_BY, SEARCH_PRESETS, TUNING_METHODS
 
 T = TypeVar("T")
 
@@ -78,6 +78,8 @@ def search_config(preset: str, given: dict[str, Any]) -> SearchConfig:
     space = given.get("space")
     own = SEARCH_PRESETS["paper"] | PAPER_OF_SPACE.get(str(space), {})
     config = build(SearchConfig, SEARCH_PRESETS | {"paper": own}, preset, given)
+    if space in OWN_OPERATIONS and "operations" not in given:
+        config = override(config, {"operations": None})
     switches = {
         "--tune": bool(tuned_names(config)),
         "--check-response": config.checks.check_response,

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 from typing import Annotated
 
@@ -23,11 +24,14 @@ def compare(
     """Set searches beside one another: accuracy, test error, size and cost, as mean ± deviation over seeds.
 
     Searches that differ in nothing but their seed are one row; a training counts for the search whose genotype it took.
+    Trainings of one row are of one recipe; their channels may differ, where they bring networks to one size.
     """
     from fer_nas.artifacts import write_text
-    from fer_nas.report.comparison import comma_separated, markdown, read, rich_table
+    from fer_nas.report.comparison import comma_separated, markdown, read, rich_table, unlike
 
     searches = read(runs)
+    if other := unlike(searches):
+        print(f"note: the rows' trainings differ in {', '.join(other)}", file=sys.stderr)
     if out is not None and (out / "config.json").exists():
         raise InputError(f"{out} holds a run; choose another folder with --out")
     console = Console()

@@ -10,7 +10,7 @@ import pytest
 from fer_nas.config import DataConfig, SearchConfig, TrainConfig
 from fer_nas.errors import InputError
 from fer_nas.presets import SEARCH_PRESETS, TRAIN_PRESETS
-from fer_nas.settings import build, flat_fields, from_dict, override, to_dict
+from fer_nas.settings import build, flat_fields, from_dict, override, search_config, to_dict
 from fer_nas.space.variants import SPACES
 
 ALL = [(SearchConfig, SEARCH_PRESETS, name) for name in SEARCH_PRESETS] + [
@@ -111,3 +111,18 @@ def test_unknown_setting_and_preset() -> None:
 def test_json_that_is_no_configuration(value: Any, odd: str) -> None:
     with pytest.raises(InputError, match=rf"config\.json: does not fit this version's DataConfig: {odd}"):
         from_dict(DataConfig, value)
+
+
+@pytest.mark.parametrize(
+    ("given", "operations"),
+    [
+        ({}, "fer"),
+        ({"space": "pc-darts"}, "fer"),
+        ({"space": "auto-fernet"}, None),
+        ({"space": "fer"}, None),
+        ({"space": "auto-fernet", "operations": "darts"}, "darts"),
+    ],
+)
+def test_a_space_that_is_its_operations_keeps_them(given: dict[str, str], operations: str | None) -> None:
+    """Preset cpu puts those of `fer` in place of DARTS's eight alone."""
+    assert search_config("cpu", given).arch.operations == operations

@@ -62,13 +62,19 @@ def read(paths: Sequence[Path]) -> list[Searched]:
         if kind == "search":
             if not (folder / "genotype.json").exists():
                 raise InputError(f"{path} has no genotype yet; go on with fer-nas search --resume {path}")
-            found = read_json(folder / "genotype.json", "genotype")
-            searches.append(Searched(path, saved["config"], found["genotype"], folder.metrics()))
+            found, rows = read_json(folder / "genotype.json", "genotype"), folder.metrics()
+            epochs = saved["config"]["run"].get("epochs", 0)
+            if rows and len(rows) < epochs and not saved["config"]["arch"].get("stable_epochs"):
+                raise InputError(f"{path} is not finished; go on with fer-nas search --resume {path}")
+            searches.append(Searched(path, saved["config"], found["genotype"], rows))
         elif kind == "train":
             if not (folder / "test.json").exists():
                 raise InputError(f"{path} is not finished; go on with fer-nas train --resume {path}")
             figures = read_json(folder / "test.json", "test figures")
             trainings.append((path, saved["genotype"], figures, saved["config"]))
+        elif kind == "seeds":
+            inside = ", ".join(str(path / f"seed-{seed}") for seed in saved["seeds"])
+            raise InputError(f"{path} holds searches of several seeds; give these: {inside}")
         else:
             raise InputError(f"{path} is a {kind} run; give folders of searches, and of trainings of what they found")
     if not searches:
@@ -104,6 +110,12 @@ def differing(configs: Sequence[dict[str, Any]]) -> list[str]:
     return [name for name in names if len({str(one[name]) for one in flats if name in one}) > 1]
 
 
+def unlike(searches: Sequence[Searched]) -> list[str]:
+    """Settings in which the trainings of all searches differ, but for what brings networks to one size."""
+    found = differing([settings for run in searches for _, settings in run.trainings])
+    return [name for name in found if name != TO_SIZE]
+
+
 def name_groups(searches: Sequence[Searched]) -> None:
     """By method and space, and by the settings in which such searches differ.
 
@@ -122,7 +134,7 @@ def name_groups(searches: Sequence[Searched]) -> None:
             if first.setdefault(run.seed, run) is not run:
                 raise InputError(f"{run.path} is {first[run.seed].path} again, its settings and its seed; give one")
         trainings = [one for run in group for one in run.trainings]
-        other = [name for name in differing([settings for _, settings in trainings]) if name != TO_SIZE]
+        other = unlike(group)
         if other:
             paths = " and ".join(str(path) for path, _ in trainings)
             raise InputError(f"{paths} are not trained alike ({', '.join(other)}); give those of one recipe")

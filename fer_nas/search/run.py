@@ -67,7 +67,7 @@ class Search(EpochLoop):
         for name in ("batch_size", "response_batch", "solve_batch"):
             size = getattr(config.run if name == "batch_size" else config.response, name)
             if size is not None and size > len(self.weights_split):
-                there = f"w's half of the training images has {len(self.weights_split)}, and no batch more"
+                there = f"batches have the {len(self.weights_split)} images of w, half of the training images"
                 say(console, f"note: --{name.replace('_', '-')} {size}: {there}")
         if config.run.batch_size < 2:
             raise InputError("--batch-size is 1; BatchNorm needs at least 2 images a batch")

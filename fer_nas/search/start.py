@@ -33,7 +33,7 @@ def search(config: SearchConfig, out: Path | None, console: Console) -> RunFolde
     try:
         with enough_memory():
             run = Search(config, folder, dataset, console) if learns else None
-    except FerNasError:
+    except (FerNasError, KeyboardInterrupt):
         folder.discard_empty()
         raise
     first = parallel.number() == 0

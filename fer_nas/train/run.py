@@ -6,6 +6,7 @@ The validation split chooses the epoch; the test split is read once, at the end,
 from __future__ import annotations
 
 import copy
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -24,6 +25,7 @@ from fer_nas.errors import InputError
 from fer_nas.loop import EpochLoop
 from fer_nas.progress import Columns, number, percent, seconds
 from fer_nas.runtime import (
+    Interrupted,
     choose_device,
     cosine,
     describe_device,
@@ -237,4 +239,7 @@ class Training(EpochLoop):
             "val_count": len(self.val_split),
             "device": describe_device(self.device),
         }
-        return write_result(self.folder, self.spec, self.dataset, chosen)
+        try:
+            return write_result(self.folder, self.spec, self.dataset, chosen)
+        except KeyboardInterrupt:
+            raise Interrupted(signal.SIGINT, self.going_on) from None

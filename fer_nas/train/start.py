@@ -25,6 +25,7 @@ def train(
 ) -> tuple[RunFolder, dict[str, Any]]:
     """A new training in a new folder; returns the folder and what test.json holds."""
     dataset = prepare(config.run, config.data, out, console)
+    config = with_threads("train", config, dataset, console, genotype.genotype)
     folder = new_folder(out, f"train-{genotype.name}")
     return folder, begin(config, genotype, dataset, folder, console)
 
@@ -33,7 +34,6 @@ def begin(
     config: TrainConfig, genotype: GenotypeFile, dataset: DataSet, folder: RunFolder, console: Console
 ) -> dict[str, Any]:
     """A new training of these images in this folder; what test.json holds. Without a test split none is read."""
-    config = with_threads("train", config, dataset, console, genotype.genotype)
     mean, std = dataset.train.channel_statistics()
     spec = NetworkSpec(
         genotype=genotype.genotype,
@@ -49,7 +49,7 @@ def begin(
     try:
         with enough_memory():
             training = Training(config, spec, folder, dataset, console)
-    except FerNasError:
+    except (FerNasError, KeyboardInterrupt):
         folder.discard_empty()
         raise
     if training.first:

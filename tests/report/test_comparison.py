@@ -81,8 +81,8 @@ def change(folder: Path, **settings: Any) -> None:
 
 def test_searches_of_other_settings_are_rows_of_their_own(runs: list[Path]) -> None:
     change(runs[0], run_epochs=2, run_threads=1)
-    change(runs[1], run_epochs=3, run_threads=2)
-    names = ["soba, gdas of fer, epochs 2", "soba, gdas of fer, epochs 3", "random, gdas of fer"]
+    change(runs[1], run_epochs=1, run_threads=2)
+    names = ["soba, gdas of fer, epochs 2", "soba, gdas of fer, epochs 1", "random, gdas of fer"]
     searches = read(runs)
     assert list(groups(searches)) == names and [row[1] for row in cells(searches)] == ["1"] * 3
     change(runs[1], run_epochs=2)
@@ -92,12 +92,28 @@ def test_searches_of_other_settings_are_rows_of_their_own(runs: list[Path]) -> N
         read(runs)
 
 
+def test_what_is_not_finished_or_several(runs: list[Path], tmp_path: Path) -> None:
+    change(runs[0], run_epochs=3)
+    with pytest.raises(InputError, match="a is not finished; go on with fer-nas search --resume"):
+        read(runs)
+    change(runs[0], arch_stable_epochs=1)  # which ends a search before its last epoch
+    assert len(read([runs[0], runs[3]])) == 1
+    several = write(tmp_path / "several", config={"kind": "seeds", "seeds": [0, 1], "config": {}})
+    with pytest.raises(InputError, match=r"holds searches of several seeds; give these: .*seed-0, .*seed-1"):
+        read([several])
+
+
 def test_trainings_of_one_row_are_alike(runs: list[Path]) -> None:
     change(runs[3], network_channels=16, run_seed=1)
     change(runs[4], network_channels=20, run_seed=2)
     assert [len(search.trained) for search in read(runs)] == [1, 1, 0]
     change(runs[3], run_epochs=3)
     change(runs[4], run_epochs=4)
+    change(runs[1], weights_momentum=0.5)
+    change(runs[0], weights_momentum=0.9)
+    found = CliRunner().invoke(app, ["compare", *map(str, runs)])
+    assert found.exit_code == 0 and "note: the rows' trainings differ in run.epochs\n" in found.stderr
+    change(runs[1], weights_momentum=0.9)
     with pytest.raises(InputError, match=r"ta and .*tb are not trained alike \(run.epochs\); give those of one recipe"):
         read(runs)
 

@@ -209,5 +209,5 @@ def test_a_batch_of_more_images_than_there_are_is_told(configured: Configured, c
     notes = io.StringIO()
     config = configured(cases / "fer.csv", method="darts-delta-stn", batch_size=4000, response_batch=5000)
     module.Search(config, RunFolder(tmp_path), load(config.data, seed=0), Console(file=notes, width=200))
-    half = "w's half of the training images has 18, and no batch more"
+    half = "batches have the 18 images of w, half of the training images"
     assert notes.getvalue() == f"note: --batch-size 4000: {half}\nnote: --response-batch 5000: {half}\n"
