@@ -27,8 +27,8 @@ def table(record: dict[str, Any]) -> Table:
     )
     several = len(options["methods"]) > 1
     if several:
-        title += "; share: the row's CPU time to the first row's, and its mean"
-    share = ["share"] if several else []
+        title += "; of first: the row's CPU time as a share of the first row's in the same turn"
+    share = ["of first"] if several else []
     made = Table(
         "method", "form", "images/s", "step, s", "CPU, s", "ratio", "CPU ratio", *share, "peak, MiB", title=title
     )
@@ -39,7 +39,7 @@ def table(record: dict[str, Any]) -> Table:
             row["form"],
             f"{row['images_per_second']:.3g}",
             *(_cell(row[name]) for name in ("step_seconds", "cpu_seconds", "speedup", "speedup_cpu")),
-            *([f"{_cell(row['relative_cpu'])} {row['relative_cpu']['mean']:.3g}"] if several else []),
+            *([f"{_cell(row['relative_cpu'])}, mean {row['relative_cpu']['mean']:.3g}"] if several else []),
             "" if peak is None else f"{peak:.0f}",
         )
     for name, why in record["left_out"].items():
