@@ -92,6 +92,10 @@ def with_threads(
     return replace(config, run=replace(config.run, threads=chosen))
 
 
+NOT_MADE = RunFolder(Path("a run that has no folder yet"))
+"""Of a run that is being set up."""
+
+
 def new_folder(out: Path | None, kind: str) -> RunFolder:
     """The folder of a new run, the same for all processes."""
     made = RunFolder.create(out, kind).path if parallel.number() == 0 else None

@@ -138,7 +138,7 @@ def _train(chosen: TrainConfig, genotype: GenotypeFile, dataset: DataSet, place:
     if (place / "config.json").exists():
         go_on(RunFolder.open(place), dataset, console)
     else:
-        begin(chosen, genotype, dataset, RunFolder(place), console)
+        begin(chosen, genotype, dataset, lambda: RunFolder(place), console)
 
 
 def _row(folder: RunFolder, seed: int) -> dict[str, Any]:

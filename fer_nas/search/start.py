@@ -10,8 +10,8 @@ import fer_nas
 from fer_nas import parallel
 from fer_nas.artifacts import RunFolder, read_json, write_json
 from fer_nas.config import SearchConfig
-from fer_nas.errors import FerNasError, InputError
-from fer_nas.loop import new_folder, prepare, prepare_again, with_threads
+from fer_nas.errors import InputError
+from fer_nas.loop import NOT_MADE, new_folder, prepare, prepare_again, with_threads
 from fer_nas.progress import say
 from fer_nas.runtime import enough_memory
 from fer_nas.search.found import draw
@@ -29,13 +29,11 @@ def search(config: SearchConfig, out: Path | None, console: Console) -> RunFolde
     dataset = prepare(config.run, config.data, out, console)
     if learns:
         config = with_threads("search", config, dataset, console)
-    folder = new_folder(out, config.arch.method)
-    try:
-        with enough_memory():
-            run = Search(config, folder, dataset, console) if learns else None
-    except (FerNasError, KeyboardInterrupt):
-        folder.discard_empty()
-        raise
+    with enough_memory():
+        run = Search(config, NOT_MADE, dataset, console) if learns else None
+    folder = new_folder(out, config.arch.method)  # last, so that a stop before leaves none behind
+    if run is not None:
+        run.folder = folder
     first = parallel.number() == 0
     if first:
         write_json(

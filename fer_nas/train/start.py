@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,8 +12,8 @@ import fer_nas
 from fer_nas.artifacts import GenotypeFile, RunFolder, write_json
 from fer_nas.config import TrainConfig
 from fer_nas.data.split import DataSet
-from fer_nas.errors import FerNasError, InputError
-from fer_nas.loop import new_folder, prepare, prepare_again, with_threads
+from fer_nas.errors import InputError
+from fer_nas.loop import NOT_MADE, new_folder, prepare, prepare_again, with_threads
 from fer_nas.progress import say
 from fer_nas.runtime import enough_memory
 from fer_nas.settings import to_dict
@@ -26,14 +27,14 @@ def train(
     """A new training in a new folder; returns the folder and what test.json holds."""
     dataset = prepare(config.run, config.data, out, console)
     config = with_threads("train", config, dataset, console, genotype.genotype)
-    folder = new_folder(out, f"train-{genotype.name}")
-    return folder, begin(config, genotype, dataset, folder, console)
+    return begin(config, genotype, dataset, lambda: new_folder(out, f"train-{genotype.name}"), console)
 
 
 def begin(
-    config: TrainConfig, genotype: GenotypeFile, dataset: DataSet, folder: RunFolder, console: Console
-) -> dict[str, Any]:
-    """A new training of these images in this folder; what test.json holds. Without a test split none is read."""
+    config: TrainConfig, genotype: GenotypeFile, dataset: DataSet, make: Callable[[], RunFolder], console: Console
+) -> tuple[RunFolder, dict[str, Any]]:
+    """A new training of these images: its folder, which is made once all else stands, so that a stop before leaves none
+    behind, and what test.json holds. Without a test split none is read."""
     mean, std = dataset.train.channel_statistics()
     spec = NetworkSpec(
         genotype=genotype.genotype,
@@ -46,18 +47,15 @@ def begin(
         mean=mean,
         std=std,
     )
-    try:
-        with enough_memory():
-            training = Training(config, spec, folder, dataset, console)
-    except (FerNasError, KeyboardInterrupt):
-        folder.discard_empty()
-        raise
+    with enough_memory():
+        training = Training(config, spec, NOT_MADE, dataset, console)
+    training.folder = folder = make()
     if training.first:
         genotype.save(folder / "genotype.json")
         head = {"kind": "train", "fer_nas_version": fer_nas.__version__, "config": to_dict(config)}
         write_json(folder / "config.json", head | spec.to_dict())
     say(console, f"run folder: {folder.path}")
-    return training.run()
+    return folder, training.run()
 
 
 def resume(path: Path, console: Console) -> tuple[RunFolder, dict[str, Any]]:
