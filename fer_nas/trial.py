@@ -34,18 +34,7 @@ def passes(about: dict[str, Any]) -> Callable[[], None]:
     if about["kind"] == "search":
         return Search(from_dict(SearchConfig, about["config"]), folder, dataset, quiet).trial
     dataset = replace(dataset, splits=dataset.splits | {"val": dataset.train})  # which a training asks for
-    mean, std = dataset.train.channel_statistics()
-    spec = NetworkSpec(
-        genotype=Genotype.from_dict(about["genotype"]),
-        genotype_name="",
-        classes=dataset.classes,
-        input_size=dataset.image_size,
-        channels=dataset.channels,
-        dataset=dataset.name,
-        labels=None,
-        mean=mean,
-        std=std,
-    )
+    spec = NetworkSpec.of(Genotype.from_dict(about["genotype"]), "", dataset)
     return Training(from_dict(TrainConfig, about["config"]), spec, folder, dataset, quiet).trial
 
 

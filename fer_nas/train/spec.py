@@ -12,6 +12,7 @@ from torch import nn
 
 from fer_nas.artifacts import Genotype, RunFolder, atomic_path, read_json
 from fer_nas.config import TrainConfig
+from fer_nas.data.split import DataSet
 from fer_nas.errors import InputError
 from fer_nas.settings import from_dict
 from fer_nas.space.network import Network
@@ -30,6 +31,22 @@ class NetworkSpec:
     labels: str | None
     mean: tuple[float, ...]
     std: tuple[float, ...]
+
+    @classmethod
+    def of(cls, genotype: Genotype, name: str, dataset: DataSet) -> NetworkSpec:
+        """A network for these images, normalized by the training split's statistics."""
+        mean, std = dataset.train.channel_statistics()
+        return cls(
+            genotype=genotype,
+            genotype_name=name,
+            classes=dataset.classes,
+            input_size=dataset.image_size,
+            channels=dataset.channels,
+            dataset=dataset.name,
+            labels=dataset.labels,
+            mean=mean,
+            std=std,
+        )
 
     def to_dict(self) -> dict[str, Any]:
         return {**self.__dict__, "genotype": self.genotype.to_dict()}

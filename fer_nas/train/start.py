@@ -35,18 +35,7 @@ def begin(
 ) -> tuple[RunFolder, dict[str, Any]]:
     """A new training of these images: its folder, which is made once all else stands, so that a stop before leaves none
     behind, and what test.json holds. Without a test split none is read."""
-    mean, std = dataset.train.channel_statistics()
-    spec = NetworkSpec(
-        genotype=genotype.genotype,
-        genotype_name=genotype.name,
-        classes=dataset.classes,
-        input_size=dataset.image_size,
-        channels=dataset.channels,
-        dataset=dataset.name,
-        labels=dataset.labels,
-        mean=mean,
-        std=std,
-    )
+    spec = NetworkSpec.of(genotype.genotype, genotype.name, dataset)
     with enough_memory():
         training = Training(config, spec, NOT_MADE, dataset, console)
     training.folder = folder = make()
