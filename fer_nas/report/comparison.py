@@ -26,12 +26,16 @@ class Searched:
 
     path: Path
     config: dict[str, Any]
-    genotype: dict[str, Any]
+    found: dict[str, Any]  # genotype.json, which a training copies
     rows: list[dict[str, Any]]
     trained: list[dict[str, Any]] = field(default_factory=list)
     trainings: list[tuple[Path, dict[str, Any]]] = field(default_factory=list)  # their folders and settings
     group: str = ""
     """What a row of the table stands for; runs of one group differ in their seed alone."""
+
+    @property
+    def genotype(self) -> dict[str, Any]:
+        return self.found["genotype"]
 
     @property
     def seed(self) -> int:
@@ -54,7 +58,7 @@ def read(paths: Sequence[Path]) -> list[Searched]:
     where there is no search at all.
     """
     searches: list[Searched] = []
-    trainings: list[tuple[Path, dict[str, Any], dict[str, Any], dict[str, Any]]] = []
+    trainings: list[tuple[Path, dict[str, Any]]] = []
     for path in dict.fromkeys(Path(path) for path in paths):
         folder = RunFolder.open(path)
         saved = read_json(folder / "config.json", "run configuration")
@@ -66,12 +70,11 @@ def read(paths: Sequence[Path]) -> list[Searched]:
             epochs = saved["config"]["run"].get("epochs", 0)
             if rows and len(rows) < epochs and not saved["config"]["arch"].get("stable_epochs"):
                 raise InputError(f"{path} is not finished; go on with fer-nas search --resume {path}")
-            searches.append(Searched(path, saved["config"], found["genotype"], rows))
+            searches.append(Searched(path, saved["config"], found, rows))
         elif kind == "train":
             if not (folder / "test.json").exists():
                 raise InputError(f"{path} is not finished; go on with fer-nas train --resume {path}")
-            figures = read_json(folder / "test.json", "test figures")
-            trainings.append((path, saved["genotype"], figures, saved["config"]))
+            trainings.append((path, saved))
         elif kind == "seeds":
             inside = ", ".join(str(path / f"seed-{seed}") for seed in saved["seeds"])
             raise InputError(f"{path} holds searches of several seeds; give these: {inside}")
@@ -79,14 +82,26 @@ def read(paths: Sequence[Path]) -> list[Searched]:
             raise InputError(f"{path} is a {kind} run; give folders of searches, and of trainings of what they found")
     if not searches:
         raise InputError("no search among these folders; give at least one")
-    for path, genotype, figures, settings in trainings:
-        owners = [search for search in searches if search.genotype == genotype]
-        if not owners:
-            raise InputError(f"{path} trained a genotype that none of these searches found; give its search too")
-        owners[0].trained.append(figures)
-        owners[0].trainings.append((path, settings))
+    for path, saved in trainings:
+        search = owner(path, saved["genotype"], searches)
+        search.trained.append(read_json(path / "test.json", "test figures"))
+        search.trainings.append((path, saved["config"]))
     name_groups(searches)
     return searches
+
+
+def owner(path: Path, genotype: dict[str, Any], searches: Sequence[Searched]) -> Searched:
+    """The search that found what this training trained: of several that found the same cell, the one that it names.
+
+    A training copies its search's genotype.json, which tells the search's method, seed, figures and seconds. InputError
+    where none of the searches found it.
+    """
+    owners = [search for search in searches if search.genotype == genotype]
+    if not owners:
+        raise InputError(f"{path} trained a genotype that none of these searches found; give its search too")
+    copy = path / "genotype.json"
+    named = read_json(copy, "genotype") if copy.exists() else None
+    return next((search for search in owners if search.found == named), owners[0])
 
 
 ASIDE = ("run.seed", "run.threads", "run.device")
@@ -193,13 +208,19 @@ def spread(values: Sequence[float]) -> tuple[float, float | None] | None:
     return statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None
 
 
+def pooled(runs: Sequence[Searched], column: Column) -> list[float]:
+    """What a row's mean and spread are of: each search's mean over its trainings, or a single search's trainings."""
+    each = [figures for figures in map(column.figures, runs) if figures]
+    return each[0] if len(each) == 1 else [statistics.fmean(figures) for figures in each]
+
+
 def cells(searches: Sequence[Searched]) -> list[list[str]]:
-    """Rows of text: group, seeds, trainings, then COLUMNS as mean ± standard deviation."""
+    """Rows of text: group, seeds, trainings, then COLUMNS as mean ± standard deviation over the searches."""
     table = []
     for name, runs in groups(searches).items():
         row = [name, str(len(runs)), str(sum(len(run.trained) for run in runs))]
         for column in COLUMNS:
-            found = spread([value for run in runs for value in column.figures(run)])
+            found = spread(pooled(runs, column))
             if found is None:
                 row.append("–")
                 continue

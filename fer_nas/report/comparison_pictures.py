@@ -17,13 +17,15 @@ from fer_nas.report.figure import INK, new_figure, save_figure
 from fer_nas.report.pictures import LINES
 
 CURVES = {
-    "val_accuracy": "validation accuracy of the supernet",
-    "val_loss": "validation loss",
-    "arch_entropy": "entropy of λ (nats)",
-    "skips_normal": "skips, normal cell",
-    "skips_reduce": "skips, reduction cell",
-    "response_ratio": "|response| / |direct|",
+    "val_accuracy": ("validation accuracy of the supernet, %", 100.0),
+    "val_loss": ("validation loss", 1.0),
+    "arch_entropy": ("entropy of λ (nats)", 1.0),
+    "skips_normal": ("skips, normal cell", 1.0),
+    "skips_reduce": ("skips, reduction cell", 1.0),
+    "response_ratio": ("|response| / |direct|", 1.0),
 }
+"""Headings and scales of the figures of an epoch's record."""
+NONE_HERE = "none of these searches has it"
 SHOWN_AT_MOST = 12
 """Searches whose cells and λ are drawn; more would be too small to read."""
 
@@ -50,11 +52,11 @@ def curves_figure(searches: Sequence[Searched]) -> Figure:
     figure = new_figure(13.8, 7.0)
     figure.set_layout_engine("constrained")
     colours = dict(zip(groups(searches), itertools.cycle(LINES), strict=False))
-    for place, (name, heading) in enumerate(CURVES.items(), 1):
+    for place, (name, (heading, scale)) in enumerate(CURVES.items(), 1):
         axes = figure.add_subplot(2, 3, place)
         for group, runs in groups(searches).items():
             for number, run in enumerate(runs):
-                points = [(row["epoch"], row[name]) for row in run.rows if row.get(name) is not None]
+                points = [(row["epoch"], scale * row[name]) for row in run.rows if row.get(name) is not None]
                 if points:
                     label = group if number == 0 else None
                     axes.plot(*zip(*points, strict=True), color=colours[group], label=label, marker="o", markersize=2.5)
@@ -64,6 +66,8 @@ def curves_figure(searches: Sequence[Searched]) -> Figure:
         axes.tick_params(labelsize=8)
         if axes.lines:
             axes.legend(fontsize=7, frameon=False)
+        else:
+            axes.text(0.5, 0.5, NONE_HERE, transform=axes.transAxes, ha="center", va="center", fontsize=8, color=INK)
     return figure
 
 

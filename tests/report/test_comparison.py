@@ -14,6 +14,7 @@ from typer.testing import CliRunner
 from fer_nas.cli import app
 from fer_nas.errors import InputError
 from fer_nas.report.comparison import cells, comma_separated, groups, markdown, read
+from fer_nas.report.comparison_pictures import NONE_HERE, curves_figure
 
 SKIP, SEP = ["skip_connect", 0], ["sep_conv_3x3", 1]
 
@@ -132,6 +133,31 @@ def test_table(runs: list[Path]) -> None:
     rows = list(csv.DictReader(io.StringIO(comma_separated(searches))))
     assert [row["seed"] for row in rows] == ["0", "1", "0"]
     assert float(rows[0]["supernet val accuracy %"]) == 40.0 and rows[2]["test error %"] == ""
+
+
+def test_every_search_counts_once(runs: list[Path], tmp_path: Path) -> None:
+    again = training(tmp_path / "again", SKIP, 0.80)
+    searches = read([*runs, again])
+    # errors 40 and 20, mean 30, of one search; 36 of the other: mean 33, deviation 4.24.
+    assert cells(searches)[0][2] == "3" and cells(searches)[0][5] == "33.0 ± 4.2"
+    alone = read([runs[0], runs[3], again])
+    assert cells(alone)[0][5] == "30.0 ± 14.1"
+
+
+def test_a_training_belongs_to_the_search_that_it_names(runs: list[Path], tmp_path: Path) -> None:
+    same = search(tmp_path / "same", 2, 0.3, SKIP)
+    for folder, seed in ((runs[0], 0), (same, 2), (runs[3], 2)):
+        found = {"genotype": genotype(SKIP), "seed": seed}
+        (folder / "genotype.json").write_text(json.dumps(found))
+    assert [len(search.trained) for search in read([runs[0], same, runs[3]])] == [0, 1]
+    (runs[3] / "genotype.json").unlink()
+    assert [len(search.trained) for search in read([runs[0], same, runs[3]])] == [1, 0]
+
+
+def test_curves_are_in_percent_and_empty_panels_say_so(runs: list[Path]) -> None:
+    accuracy, *_, response = curves_figure(read(runs)[:2]).axes
+    assert [line.get_ydata()[-1] for line in accuracy.lines] == [40.0, 50.0]
+    assert not response.lines and response.texts[0].get_text() == NONE_HERE
 
 
 def test_command(runs: list[Path], tmp_path: Path) -> None:
