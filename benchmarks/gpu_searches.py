@@ -1,9 +1,9 @@
 """How long the searches of the papers take on a GPU: a few epochs of each by its own command, and what all would take.
 
-The first epoch of a kind (λ frozen, λ learning) compiles and records; the others take as long as each other, so that
-the whole takes the start of the command + for each kind its first epoch and the median of the others for the rest.
-PC-DARTS has λ frozen in 15 of its 50 epochs; what all would take if λ learned in all 50 is told beside it. The record is written
-after each run.
+The first epoch of a kind (λ frozen, λ learning) compiles and records; the others take as long as each other, so
+that the whole takes the start of the command + for each kind its first epoch and the median of the others for the
+rest. PC-DARTS has λ frozen in 15 of its 50 epochs; what all would take if λ learned in all 50 is told beside it.
+The record is written after each run.
 
     python benchmarks/gpu_searches.py --fer2013 fer2013.zip --cifar10 cifar10.zip --out gpu.json
 """
