@@ -124,7 +124,12 @@ def study(
         "fer2013"
     ),
     cifar10: Annotated[str | None, typer.Option("--cifar10", help="CIFAR-10, for the plan networks.")] = None,
-    seeds: Annotated[int, typer.Option("--seeds", min=1, help="Seeds from 0 on.")] = 3,
+    only: Annotated[
+        str | None,
+        typer.Option("--only", help="Lines of the plan to run, by their names in the table: 'STN,random'; else all."),
+    ] = None,
+    seeds: Annotated[int, typer.Option("--seeds", min=1, help="How many seeds.")] = 3,
+    first_seed: Annotated[int, typer.Option("--first-seed", min=0, help="The first of them; the others follow.")] = 0,
     jobs: Annotated[
         int, typer.Option("--jobs", min=1, help="Runs at a time; their seconds then count each other's load.")
     ] = 1,
@@ -132,10 +137,20 @@ def study(
     device: Annotated[str, typer.Option("--device", help="auto, cpu, cuda or cuda:N.")] = "auto",
 ) -> None:
     """Search with several methods and seeds, train what each finds at equal size and recipe, and write one table."""
-    from fer_nas.studies.searches import Runner, Study, check, markdown
+    from fer_nas.report.study import markdown
+    from fer_nas.studies.searches import Runner, Study, check
 
     asked = Study(
-        plan=plan, scale=scale, data=data, labels=labels, cifar10=cifar10, seeds=seeds, threads=threads, device=device
+        plan=plan,
+        scale=scale,
+        data=data,
+        labels=labels,
+        cifar10=cifar10,
+        seeds=seeds,
+        first_seed=first_seed,
+        only=None if only is None else [name.strip() for name in only.split(",")],
+        threads=threads,
+        device=device,
     )
     check(asked, out)
     notes = Console(stderr=True)

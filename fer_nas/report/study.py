@@ -1,13 +1,18 @@
-"""The picture of a study: how far each search came, on validation and test images, and how long it took."""
+"""The tables and the picture of a study: how far each search came, on validation and test images, and how long it took.
+
+`found` is study.json's value.
+"""
 
 from __future__ import annotations
 
 import statistics
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
 from matplotlib.axes import Axes
 
+from fer_nas.report.comparison import spread
 from fer_nas.report.figure import FAINT, INK, new_figure, save_figure
 
 PANELS = (
@@ -16,10 +21,64 @@ PANELS = (
     ("search_seconds", 1.0, "seconds of the search"),
 )
 
+BASELINE = "random"
+"""The line that every search has to beat."""
+
+
+def words(values: Sequence[float | None], scale: float = 1.0, digits: int = 1) -> str:
+    """mean ± standard deviation over seeds; – where there is none."""
+    found = spread([value for value in values if value is not None])
+    if found is None:
+        return "–"
+    mean, deviation = (None if x is None else f"{scale * x:,.{digits}f}" for x in found)
+    return f"{mean}" if deviation is None else f"{mean} ± {deviation}"
+
+
+def above(values: Sequence[float], base: Sequence[float]) -> tuple[float, float] | None:
+    """Difference of two means and its standard error, √(s²/n + s₀²/n₀); None with fewer than two values of either."""
+    if min(len(values), len(base)) < 2:
+        return None
+    error = sum(statistics.variance(each) / len(each) for each in (values, base)) ** 0.5
+    return statistics.fmean(values) - statistics.fmean(base), error
+
+
+def markdown(found: dict[str, Any]) -> str:
+    """Two tables: the lines over their seeds, and the retrained genotypes by setting.
+
+    Where the study has random cells, what a line's test accuracy is above theirs, ± the standard error over seeds.
+    """
+    n = found["rows"][0]["seeds"][0]["n"]
+    head = [
+        "search", "supernet val accuracy %", "val accuracy %", f"test accuracy % (n {n:,})", "parameters", "MFLOPs",
+        "search s", "peak MiB",
+    ]  # fmt: skip
+    columns: list[tuple[str, float, int]] = [
+        ("supernet_val_accuracy", 100, 1), ("val_accuracy", 100, 1), ("accuracy", 100, 1), ("parameters", 1, 0),
+        ("flops", 1e-6, 1), ("search_seconds", 1, 0), ("peak_memory_mib", 1, 0),
+    ]  # fmt: skip
+    accuracies = {row["name"]: [seed["accuracy"] for seed in row["seeds"]] for row in found["rows"]}
+    if BASELINE in accuracies:
+        head.append("test above random, points ± standard error")
+    lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
+    for row in found["rows"]:
+        cells = [words([seed[name] for seed in row["seeds"]], scale, digits) for name, scale, digits in columns]
+        if BASELINE in accuracies:
+            gain = above(accuracies[row["name"]], accuracies[BASELINE]) if row["name"] != BASELINE else None
+            cells.append("–" if gain is None else f"{100 * gain[0]:+.1f} ± {100 * gain[1]:.1f}")
+        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
+    if found["retrained"]:
+        settings = list(dict.fromkeys(row["setting"] for row in found["retrained"]))
+        lines += ["", f"| best genotype of | seed | {' | '.join(f'{s}, val / test %' for s in settings)} |"]
+        lines.append("| --- | --- |" + " --- |" * len(settings))
+        for name in dict.fromkeys(row["line"] for row in found["retrained"]):
+            mine = {row["setting"]: row for row in found["retrained"] if row["line"] == name}
+            cells = [f"{100 * mine[s]['val_accuracy']:.1f} / {100 * mine[s]['accuracy']:.1f}" for s in settings]
+            lines.append(f"| {name} | {next(iter(mine.values()))['seed']} | {' | '.join(cells)} |")
+    return "\n".join(lines) + "\n"
+
 
 def draw_study(found: dict[str, Any], path: Path) -> None:
-    """found: study.json's value. A line a search, a point a seed, a bar the mean; figures that no search has are left
-    out."""
+    """A line a search, a point a seed, a bar the mean; figures that no search has are left out."""
     rows = found["rows"][::-1]
     panels = [panel for panel in PANELS if any(seed.get(panel[0]) is not None for row in rows for seed in row["seeds"])]
     figure = new_figure(4 * len(panels), 1.2 + 0.36 * len(rows))

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 Options = tuple[str, ...]
@@ -34,6 +35,15 @@ class Plan:
 
     lines: tuple[Line, ...]
     retrained: tuple[str, ...] = ()
+
+    def only(self, names: Sequence[str] | None) -> Plan:
+        """Of these lines alone; all where None."""
+        if names is None:
+            return self
+        return Plan(
+            lines=tuple(line for line in self.lines if line.name in names),
+            retrained=tuple(name for name in self.retrained if name in names),
+        )
 
 
 PLANS: dict[str, Plan] = {

@@ -12,7 +12,7 @@ import sys
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -21,8 +21,7 @@ import torch
 
 from fer_nas.artifacts import Genotype, GenotypeFile, RunFolder, read_json, write_json, write_text
 from fer_nas.errors import FerNasError, InputError
-from fer_nas.report.comparison import spread
-from fer_nas.report.study import draw_study
+from fer_nas.report.study import draw_study, markdown
 from fer_nas.runtime import Interrupted
 from fer_nas.space.network import Network
 from fer_nas.studies.plans import PLANS, SCALES, SETTINGS, Line, Options
@@ -35,7 +34,10 @@ STOPPED = "stopped; the same command goes on"
 
 @dataclass(frozen=True, kw_only=True)
 class Study:
-    """What `fer-nas study` was asked for; `cifar10` is read by plans that search on it."""
+    """What `fer-nas study` was asked for; `cifar10` is read by plans that search on it.
+
+    only: lines of the plan that are run, all where None. seeds: how many, from first_seed on.
+    """
 
     plan: str
     scale: str
@@ -43,8 +45,14 @@ class Study:
     labels: str = "fer2013"
     cifar10: str | None = None
     seeds: int = 3
+    first_seed: int = 0
+    only: list[str] | None = None
     threads: int = 1
     device: str = "auto"
+
+    @property
+    def all_seeds(self) -> range:
+        return range(self.first_seed, self.first_seed + self.seeds)
 
 
 class Runner:
@@ -52,11 +60,11 @@ class Runner:
 
     def __init__(self, study: Study, out: Path, note: Callable[[str], None], jobs: int = 1) -> None:
         self.study, self.out, self.note, self.jobs = study, out, note, jobs
-        self.plan, self.scale = PLANS[study.plan], SCALES[study.scale]
+        self.plan, self.scale = PLANS[study.plan].only(study.only), SCALES[study.scale]
 
     def run(self) -> dict[str, Any]:
         """Everything, then the tables: study.json's value."""
-        self.each([partial(self.derive, line, seed) for seed in range(self.study.seeds) for line in self.plan.lines])
+        self.each([partial(self.derive, line, seed) for seed in self.study.all_seeds for line in self.plan.lines])
         again = [line for name in self.plan.retrained for line in self.plan.lines if line.name == name]
         self.each([partial(self.train, line, self.best(line), setting) for line in again for setting in SETTINGS])
         found = self.result()
@@ -153,13 +161,13 @@ class Runner:
 
     def best(self, line: Line) -> int:
         """The seed whose derived network validation prefers."""
-        return max(range(self.study.seeds), key=lambda seed: self.figures(line, seed)["val_accuracy"])
+        return max(self.study.all_seeds, key=lambda seed: self.figures(line, seed)["val_accuracy"])
 
     def result(self) -> dict[str, Any]:
         rows = []
         for line in self.plan.lines:
             seeds = []
-            for seed in range(self.study.seeds):
+            for seed in self.study.all_seeds:
                 epochs = RunFolder.open(self.place(line, seed)).metrics()
                 trained = self.figures(line, seed)
                 seeds.append(
@@ -177,11 +185,12 @@ class Runner:
             for name in self.plan.retrained
             for line in self.plan.lines
             if line.name == name
-            for seed in range(self.study.seeds)
+            for seed in self.study.all_seeds
             for setting in SETTINGS
             if seed == self.best(line) and (path := self.place(line, seed, setting)).exists()
         ]
-        about = {name: getattr(self.study, name) for name in ("plan", "scale", "labels", "seeds", "threads", "device")}
+        asked = ("plan", "scale", "labels", "seeds", "first_seed", "threads", "device")
+        about = {name: getattr(self.study, name) for name in asked}
         scale = {"search": list(self.scale.search), "train": list(self.scale.train), "target": self.scale.parameters}
         return about | {"options": scale, "rows": rows, "retrained": retrained}
 
@@ -196,55 +205,25 @@ def plain(name: str) -> str:
     return name.lower().replace("δ", "delta").replace(" ", "-")
 
 
-def words(values: Sequence[float | None], scale: float = 1.0, digits: int = 1) -> str:
-    """mean ± standard deviation over seeds; – where there is none."""
-    found = spread([value for value in values if value is not None])
-    if found is None:
-        return "–"
-    mean, deviation = (None if x is None else f"{scale * x:,.{digits}f}" for x in found)
-    return f"{mean}" if deviation is None else f"{mean} ± {deviation}"
-
-
-def markdown(found: dict[str, Any]) -> str:
-    """Two tables: the lines over their seeds, and the retrained genotypes by setting."""
-    n = found["rows"][0]["seeds"][0]["n"]
-    head = [
-        "search", "supernet val accuracy %", "val accuracy %", f"test accuracy % (n {n:,})", "parameters", "MFLOPs",
-        "search s", "peak MiB",
-    ]  # fmt: skip
-    columns: list[tuple[str, float, int]] = [
-        ("supernet_val_accuracy", 100, 1), ("val_accuracy", 100, 1), ("accuracy", 100, 1), ("parameters", 1, 0),
-        ("flops", 1e-6, 1), ("search_seconds", 1, 0), ("peak_memory_mib", 1, 0),
-    ]  # fmt: skip
-    lines = [f"| {' | '.join(head)} |", "| --- |" + " --- |" * len(columns)]
-    for row in found["rows"]:
-        cells = [words([seed[name] for seed in row["seeds"]], scale, digits) for name, scale, digits in columns]
-        lines.append(f"| {row['name']} | {' | '.join(cells)} |")
-    if found["retrained"]:
-        settings = list(dict.fromkeys(row["setting"] for row in found["retrained"]))
-        lines += ["", f"| best genotype of | seed | {' | '.join(f'{s}, val / test %' for s in settings)} |"]
-        lines.append("| --- | --- |" + " --- |" * len(settings))
-        for name in dict.fromkeys(row["line"] for row in found["retrained"]):
-            mine = {row["setting"]: row for row in found["retrained"] if row["line"] == name}
-            cells = [f"{100 * mine[s]['val_accuracy']:.1f} / {100 * mine[s]['accuracy']:.1f}" for s in settings]
-            lines.append(f"| {name} | {next(iter(mine.values()))['seed']} | {' | '.join(cells)} |")
-    return "\n".join(lines) + "\n"
-
-
 def check(study: Study, out: Path) -> None:
     """InputError for what cannot be run, or a folder that holds another study."""
     for value, table, option in ((study.plan, PLANS, "PLAN"), (study.scale, SCALES, "--scale")):
         if value not in table:
             raise InputError(f"{option} is {value!r}; choose from {', '.join(table)}")
-    reads = any(line.on == "cifar10" for line in PLANS[study.plan].lines)
+    names = [line.name for line in PLANS[study.plan].lines]
+    for name in study.only or ():
+        if name not in names:
+            raise InputError(f"--only: the plan {study.plan} has no line {name!r}; choose from {', '.join(names)}")
+    reads = any(line.on == "cifar10" for line in PLANS[study.plan].only(study.only).lines)
     if reads and study.cifar10 is None:
         raise InputError(f"the plan {study.plan} searches on CIFAR-10 too; give its folder with --cifar10")
     if study.cifar10 is not None and not reads:
         raise InputError(f"--cifar10: the plan {study.plan} does not search on it; leave it out")
-    asked = {name: getattr(study, name) for name in Study.__dataclass_fields__}
+    asked = asdict(study)
     kept = out / "plan.json"
     if kept.exists():
-        if read_json(kept, "study") != asked:
+        # An earlier version's file has no line for options that it did not know.
+        if asdict(Study(plan="", scale="", data="")) | read_json(kept, "study") != asked:
             raise InputError(f"{out} holds a study with other options; give another --out, or the same options")
     elif out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty; give another --out")

@@ -12,12 +12,13 @@ from typer.testing import CliRunner
 from fer_nas.cli import app
 from fer_nas.config import SearchConfig, TrainConfig
 from fer_nas.errors import FerNasError, InputError
+from fer_nas.report.study import above, markdown, words
 from fer_nas.settings import flat_fields, option_type, override
 from fer_nas.space.genotypes import GENOTYPES
 from fer_nas.space.network import Network
 from fer_nas.studies import searches
 from fer_nas.studies.plans import PLANS, SCALES, SETTINGS, Line, Plan, Scale
-from fer_nas.studies.searches import Runner, Study, check, markdown, words
+from fer_nas.studies.searches import Runner, Study, check
 
 
 def settings(kind, options) -> dict:
@@ -84,6 +85,34 @@ def test_a_small_study_runs_and_what_is_there_is_not_run_again(small, tmp_path, 
     assert stamps == {path: path.stat().st_mtime_ns for path in (tmp_path / "s").rglob("*.log")}
     with pytest.raises(InputError, match="other options"):
         check(Study(plan="methods", scale="quick", data="drawn", seeds=1), tmp_path / "s")
+    plan = json.loads((tmp_path / "s" / "plan.json").read_text())
+    del plan["only"], plan["first_seed"]  # as an earlier version wrote it
+    (tmp_path / "s" / "plan.json").write_text(json.dumps(plan))
+    check(Study(plan="methods", scale="quick", data=str(cases / "fer.csv"), seeds=1), tmp_path / "s")
+
+
+@pytest.mark.slow
+def test_lines_and_seeds_can_be_chosen(small, tmp_path, cases):
+    asked = [
+        "study",
+        "methods",
+        "--data",
+        str(cases / "fer.csv"),
+        "--only",
+        "random",
+        "--seeds",
+        "2",
+        "--first-seed",
+        "3",
+    ]
+    said = CliRunner().invoke(app, [*asked, "--out", str(tmp_path / "s")])
+    assert said.exit_code == 0, said.output
+    assert {path.name for path in (tmp_path / "s" / "searches").glob("*-*[0-9]")} == {"random-3", "random-4"}
+    found = json.loads((tmp_path / "s" / "study.json").read_text())
+    assert [(row["name"], [seed["seed"] for seed in row["seeds"]]) for row in found["rows"]] == [("random", [3, 4])]
+    assert found["first_seed"] == 3 and {row["seed"] for row in found["retrained"]} <= {3, 4}
+    refused = CliRunner().invoke(app, [*asked[:5], "nothing,random", "--out", str(tmp_path / "t")])
+    assert refused.exit_code == 2 and "no line 'nothing'; choose from first order, random" in refused.stderr
 
 
 @pytest.mark.parametrize("jobs", [1, 2])
@@ -120,6 +149,9 @@ def test_what_cannot_be_run_is_refused(tmp_path):
     with pytest.raises(InputError, match="--cifar10"):
         check(Study(plan="networks", scale="quick", data="drawn"), tmp_path / "a")
     with pytest.raises(InputError, match="leave it out"):
+        only = ["DARTS-FER"]
+        check(Study(plan="networks", scale="quick", data="drawn", only=only, cifar10="c"), tmp_path / "a")
+    with pytest.raises(InputError, match="leave it out"):
         check(Study(plan="methods", scale="quick", data="drawn", cifar10="c"), tmp_path / "a")
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "mine.txt").write_text("x")
@@ -130,3 +162,10 @@ def test_what_cannot_be_run_is_refused(tmp_path):
 def test_words_tell_mean_and_spread():
     assert words([0.5, 0.6], 100) == "55.0 ± 7.1" and words([0.5], 100) == "50.0" and words([None]) == "–"
     assert searches.plain("Δ-STN") == "delta-stn"
+
+
+def test_what_a_search_is_above_random_cells():
+    # Means 62 and 61; variances 1 and 3, over 3 and 3 seeds: √(1/3 + 3/3) = 1.155.
+    mean, error = above([0.61, 0.62, 0.63], [0.61 + 3**0.5 / 100 * x for x in (-1, 0, 1)])
+    assert mean == pytest.approx(0.01) and error == pytest.approx(0.01155, abs=1e-5)
+    assert above([0.5], [0.4, 0.5]) is None
