@@ -48,20 +48,25 @@ def markdown(found: dict[str, Any]) -> str:
     Where the study has random cells, what a line's test accuracy is above theirs, ± the standard error over seeds.
     """
     n = found["rows"][0]["seeds"][0]["n"]
-    head = [
-        "search", "supernet val accuracy %", "val accuracy %", f"test accuracy % (n {n:,})", "parameters", "MFLOPs",
-        "search s", "peak MiB",
-    ]  # fmt: skip
-    columns: list[tuple[str, float, int]] = [
-        ("supernet_val_accuracy", 100, 1), ("val_accuracy", 100, 1), ("accuracy", 100, 1), ("parameters", 1, 0),
-        ("flops", 1e-6, 1), ("search_seconds", 1, 0), ("peak_memory_mib", 1, 0),
-    ]  # fmt: skip
+    columns = (
+        ("supernet val accuracy %", "supernet_val_accuracy", 100, 1),
+        ("λ entropy, nats", "arch_entropy", 1, 2),
+        ("response / direct", "response_ratio", 1, 3),
+        ("skips, normal cell", "skips_normal", 1, 1),
+        ("val accuracy %", "val_accuracy", 100, 1),
+        (f"test accuracy % (n {n:,})", "accuracy", 100, 1),
+        ("parameters", "parameters", 1, 0),
+        ("MFLOPs", "flops", 1e-6, 1),
+        ("search s", "search_seconds", 1, 0),
+        ("peak MiB", "peak_memory_mib", 1, 0),
+    )
+    head = ["search", *(heading for heading, *_ in columns)]
     accuracies = {row["name"]: [seed["accuracy"] for seed in row["seeds"]] for row in found["rows"]}
     if BASELINE in accuracies:
         head.append("test above random, points ± standard error")
     lines = [f"| {' | '.join(head)} |", "|" + " --- |" * len(head)]
     for row in found["rows"]:
-        cells = [words([seed[name] for seed in row["seeds"]], scale, digits) for name, scale, digits in columns]
+        cells = [words([seed[name] for seed in row["seeds"]], scale, digits) for _, name, scale, digits in columns]
         if BASELINE in accuracies:
             gain = above(accuracies[row["name"]], accuracies[BASELINE]) if row["name"] != BASELINE else None
             cells.append("–" if gain is None else f"{100 * gain[0]:+.1f} ± {100 * gain[1]:.1f}")

@@ -169,11 +169,15 @@ class Runner:
             seeds = []
             for seed in self.study.all_seeds:
                 epochs = RunFolder.open(self.place(line, seed)).metrics()
-                trained = self.figures(line, seed)
+                found = GenotypeFile.load(self.place(line, seed) / "genotype.json").genotype
+                last, trained = (epochs[-1] if epochs else {}), self.figures(line, seed)
                 seeds.append(
                     {
                         "seed": seed,
-                        "supernet_val_accuracy": epochs[-1]["val_accuracy"] if epochs else None,
+                        "supernet_val_accuracy": last.get("val_accuracy"),
+                        **{name: last.get(name) for name in ("arch_entropy", "response_ratio", "response_cosine")},
+                        "skips_normal": sum(operation == "skip_connect" for operation, _ in found.normal),
+                        "genotype": found.to_dict(),
                         "search_seconds": sum(row["seconds"] for row in epochs),
                         "peak_memory_mib": max((row["peak_memory_mib"] for row in epochs), default=None),
                         **{name: trained[name] for name in ("val_accuracy", "accuracy", "parameters", "flops", "n")},

@@ -77,6 +77,10 @@ def test_a_small_study_runs_and_what_is_there_is_not_run_again(small, tmp_path, 
     found = json.loads((tmp_path / "s" / "study.json").read_text())
     first, random = found["rows"]
     assert first["seeds"][0]["search_seconds"] > 0 == random["seeds"][0]["search_seconds"]
+    assert first["seeds"][0]["arch_entropy"] > 0 and random["seeds"][0]["arch_entropy"] is None
+    kept = json.loads((tmp_path / "s" / "searches" / "random-0" / "genotype.json").read_text())["genotype"]
+    skips = sum(edge[0] == "skip_connect" for edge in kept["normal"])
+    assert random["seeds"][0]["genotype"] == kept and random["seeds"][0]["skips_normal"] == skips
     assert {row["setting"] for row in found["retrained"]} == set(SETTINGS)
     assert (tmp_path / "s" / "study.md").read_text() == markdown(found) and "first order" in said.stdout
     assert (tmp_path / "s" / "study.png").read_bytes().startswith(b"\x89PNG")
