@@ -151,6 +151,10 @@ class EpochLoop(ABC):
     def save(self) -> None:
         """Write the checkpoint."""
 
+    def start_over(self) -> None:
+        """Said of a run that goes on and has no checkpoint."""
+        say(self.console, f"note: {self.folder.path} has no checkpoint.pt; it starts with the first epoch")
+
     def progress(self) -> list[Any]:
         return [self.epoch, self.step, self.loss_sum.item(), self.seconds]
 

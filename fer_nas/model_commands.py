@@ -25,6 +25,16 @@ class Weights(StrEnum):
     last = "last"
 
 
+def existing(model: Path) -> Path:
+    """A path that is there, or that of a released model by its name; InputError for what is neither."""
+    from fer_nas_live.models import resolve
+
+    return model if model.exists() else resolve(str(model))
+
+
+MODEL_HELP = "An exported .onnx file{}, or a released model's name."
+
+
 @guarded
 def export(
     run: Annotated[
@@ -84,7 +94,7 @@ class SplitName(StrEnum):
 @configured(DataConfig)
 def evaluate(
     settings: dict[str, Any],
-    model: Annotated[Path, typer.Argument(help="An exported .onnx file, or the folder of a training run.")],
+    model: Annotated[Path, typer.Argument(help=MODEL_HELP.format(", the folder of a training run"))],
     split: Annotated[
         SplitName, typer.Option("--split", help="Which images; test_largest: FER+ by the largest vote.")
     ] = SplitName.test,
@@ -100,6 +110,7 @@ def evaluate(
     from fer_nas.export.evaluate import evaluate as run_evaluate
     from fer_nas.export.evaluate import images_for
 
+    model = existing(model)
     images, seed = images_for(model, settings)
     value = run_evaluate(model, images, split.value, checkpoint=weights.value, seed=seed)
     if as_json:
@@ -115,7 +126,7 @@ def evaluate(
 @configured(DataConfig)
 def verify(
     settings: dict[str, Any],
-    model: Annotated[Path, typer.Argument(help="An exported .onnx file of any precision.")],
+    model: Annotated[Path, typer.Argument(help=MODEL_HELP.format(" of any precision"))],
     split: Annotated[
         SplitName, typer.Option("--split", help="Which images; test_largest: FER+ by the largest vote.")
     ] = SplitName.val,
@@ -128,6 +139,7 @@ def verify(
 
     if model.is_dir():
         raise InputError(f"{model} is a folder; give an .onnx file (fer-nas evaluate scores a run)")
+    model = existing(model)
     images, seed = images_for(model, settings)
     value = run_verify(model, images, split.value, seed=seed)
     typer.echo(json.dumps(value, indent=2) if as_json else "\n".join(lines(value)))

@@ -6,6 +6,7 @@ All genotypes are trained alike, with one seed; validation chooses the epoch and
 from __future__ import annotations
 
 import math
+import signal
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -18,11 +19,13 @@ import fer_nas
 from fer_nas import parallel
 from fer_nas.artifacts import GenotypeFile, RunFolder, read_json, write_json
 from fer_nas.config import RecipeConfig, SearchConfig, TrainConfig
+from fer_nas.data.load import require
 from fer_nas.data.split import DataSet
 from fer_nas.errors import InputError
 from fer_nas.loop import prepare_again
 from fer_nas.progress import percent, say
 from fer_nas.runtime import Interrupted
+from fer_nas.search.form import wanted_form
 from fer_nas.search.methods import METHODS
 from fer_nas.search.stages import plan
 from fer_nas.search.start import resume as resume_search
@@ -62,7 +65,9 @@ def rank(config: SearchConfig, seeds: Sequence[int], epochs: int, out: Path | No
     _refuse_processes()
     RunFolder.refuse_used(out)
     if METHODS[config.arch.method].make is not None:
+        wanted_form(config)
         plan(config)
+    require(config.data)
     folder = RunFolder.create(out, f"{config.arch.method}-seeds")
     head = {"kind": KIND, "fer_nas_version": fer_nas.__version__, "seeds": list(seeds), "rank_epochs": epochs}
     write_json(folder / "config.json", head | {"config": to_dict(config)})
@@ -103,9 +108,9 @@ def _run(folder: RunFolder, config: SearchConfig, seeds: Sequence[int], epochs: 
                 unread = unread or _without_test(chosen, folder.path, console)
                 console.rule(f"short training of seed {seed}'s cell")
                 _train(chosen, GenotypeFile.load(place / "genotype.json"), unread, place / "train", console)
-    except Interrupted as stop:
-        message = f'stopped; go on with: fer-nas search --resume "{folder.path}"'
-        raise Interrupted(stop.exit_code - 128, message) from None
+    except (Interrupted, KeyboardInterrupt) as stop:
+        number = stop.exit_code - 128 if isinstance(stop, Interrupted) else signal.SIGINT
+        raise Interrupted(number, f'stopped; go on with: fer-nas search --resume "{folder.path}"') from None
     rows = sorted((_row(folder, seed) for seed in seeds), key=lambda row: -row["val_accuracy"])
     write_json(folder / "ranking.json", {"rank_epochs": epochs, "recipe": to_dict(chosen), "rows": rows})
     GenotypeFile.load(folder / rows[0]["folder"] / "genotype.json").save(folder / "genotype.json")

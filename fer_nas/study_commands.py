@@ -27,13 +27,16 @@ def compare(
     Trainings of one row are of one recipe; their channels may differ, where they bring networks to one size.
     """
     from fer_nas.artifacts import write_text
-    from fer_nas.report.comparison import comma_separated, markdown, read, rich_table, unlike
+    from fer_nas.report.comparison import comma_separated, markdown, read, rich_table, unlike, unlike_searches
 
     searches = read(runs)
-    if other := unlike(searches):
-        print(f"note: the rows' trainings differ in {', '.join(other)}", file=sys.stderr)
-    if out is not None and (out / "config.json").exists():
-        raise InputError(f"{out} holds a run; choose another folder with --out")
+    for what, other in (("searches", unlike_searches(searches)), ("trainings", unlike(searches))):
+        if other:
+            print(f"note: the rows' {what} differ in {', '.join(other)}", file=sys.stderr)
+    if out is not None:
+        if (out / "config.json").exists():
+            raise InputError(f"{out} holds a run; choose another folder with --out")
+        write_text(out / "comparison.md", markdown(searches))  # first, so that a place that cannot be written is told
     console = Console()
     if not console.is_terminal:
         console = Console(width=200)
@@ -41,7 +44,6 @@ def compare(
     if out is not None:
         from fer_nas.report.comparison_pictures import draw_comparison
 
-        write_text(out / "comparison.md", markdown(searches))
         write_text(out / "comparison.csv", comma_separated(searches))
         for path in (out / "comparison.md", out / "comparison.csv", *draw_comparison(searches, out)):
             typer.echo(path)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import os
 import re
 import time
 from pathlib import Path
@@ -51,6 +52,11 @@ class RunFolder:
         for name in ("genotype.json", "metrics.jsonl", "checkpoint.pt"):
             if (out / name).exists():
                 raise InputError(f"{out} already holds {name}, which a run would overwrite; choose another --out")
+        there = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
+        if not os.access(there, os.W_OK):
+            raise InputError(
+                f"cannot make the run folder {out}: no leave to write in {there}; choose another with --out"
+            )
 
     def discard_empty(self) -> None:
         """Take the folder away again where nothing is in it, as when the run could not start."""

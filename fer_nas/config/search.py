@@ -61,6 +61,7 @@ class ArchConfig:
         "First weight β of a skip connection that every edge has beside its mixture, falling linearly to 0 with the "
         "last epoch (p-darts: of each stage), so that skips need not win for the gradient's sake (Chu et al. 2021: 1).",
         low=0,
+        high=1,
     )
     stable_epochs: int = _f(
         0,

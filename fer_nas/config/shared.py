@@ -34,7 +34,7 @@ class AugmentConfig:
 
     flip: bool = _f(True, "Mirror half of the images.")
     shift: float = _f(0.08, "Largest shift, as a share of the side.", low=0, high=1)
-    rotate: float = _f(10.0, "Largest rotation in degrees.", low=0)
+    rotate: float = _f(10.0, "Largest rotation in degrees.", low=0, high=180)
     scale: float = _f(0.1, "Largest zoom in or out, as a share.", low=0, high=1)
     brightness: float = _f(0.2, "Largest change of brightness, as a share of the range.", low=0, high=1)
     contrast: float = _f(0.2, "Largest change of contrast, as a share.", low=0, high=1)
@@ -65,5 +65,5 @@ class RunConfig:
     seed: int = _f(0, "Seed of everything random.", low=0, high=2**63 - 1)
     device: str = _f("auto", "auto, cpu, cuda or cuda:N; a GPU that is asked for and not there is an error.")
     threads: int | None = _f(
-        None, "CPU threads; where not given a new run tries which number is fastest, and keeps it.", low=1
+        None, "CPU threads; where not given a new run tries which number is fastest, and keeps it.", low=1, high=1024
     )

@@ -16,6 +16,7 @@ from fer_nas.data.labs import CK48_FILE, CK_FRAME, JAFFE_FILE, read_ck48, read_c
 from fer_nas.data.sampling import subset
 from fer_nas.data.split import DataSet
 from fer_nas.data.tree import Tree, close_tree, open_tree
+from fer_nas.data.votes import find_votes
 from fer_nas.errors import InputError
 
 Reader = Callable[[Tree, DataConfig, int, bool], DataSet]
@@ -112,9 +113,16 @@ def load(config: DataConfig, *, seed: int = 0, report: bool = False) -> DataSet:
 
 
 def require(config: DataConfig) -> None:
-    """InputError where --data is not there; the cheap part of `load`."""
-    if "drawn" not in (config.data, config.dataset) and not Path(config.data).exists():
+    """InputError where --data is not there, or FER+ votes are asked for and not; the cheap part of `load`."""
+    if "drawn" in (config.data, config.dataset):
+        return
+    if not Path(config.data).exists():
         raise InputError(f"--data {config.data}: no such file or folder")
+    if config.labels != "ferplus":
+        return
+    kind = DATASETS.get(config.dataset or recognize(config.data))
+    if kind is not None and kind.has_votes:
+        find_votes(Path(config.data), config.votes)
 
 
 def _open(path: Path) -> Tree:

@@ -127,11 +127,11 @@ def _print_duplicates(found: dict[str, Any], console: Console) -> None:
 
 
 def _print_votes(votes: dict[str, Any], console: Console) -> None:
-    table = _table("FER+ by the majority rule", list(votes))
+    table = _table("The whole vote file: FER+ by the majority rule", list(votes))
     for name in next(iter(votes.values()))["majority"]:
         table.add_row(name, *(f"{split['majority'][name]:,}" for split in votes.values()))
     table.add_section()
-    keys = {"all": "majority_images", "by largest vote": "largest_images", "voted on": "rows"}
+    keys = {"all": "majority_images", "all by the largest vote": "largest_images", "all that were voted on": "rows"}
     for title, key in keys.items():
         table.add_row(title, *(f"{split[key]:,}" for split in votes.values()))
     console.print(table)

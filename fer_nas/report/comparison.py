@@ -76,8 +76,10 @@ def read(paths: Sequence[Path]) -> list[Searched]:
                 raise InputError(f"{path} is not finished; go on with fer-nas train --resume {path}")
             trainings.append((path, saved))
         elif kind == "seeds":
-            inside = ", ".join(str(path / f"seed-{seed}") for seed in saved["seeds"])
-            raise InputError(f"{path} holds searches of several seeds; give these: {inside}")
+            inside = [path / f"seed-{seed}" for seed in saved["seeds"]]
+            if not all((one / "genotype.json").exists() for one in inside):
+                raise InputError(f"{path} is not finished; go on with fer-nas search --resume {path}")
+            raise InputError(f"{path} holds searches of several seeds; give these: {', '.join(map(str, inside))}")
         else:
             raise InputError(f"{path} is a {kind} run; give folders of searches, and of trainings of what they found")
     if not searches:
@@ -106,6 +108,8 @@ def owner(path: Path, genotype: dict[str, Any], searches: Sequence[Searched]) ->
 
 ASIDE = ("run.seed", "run.threads", "run.device")
 """Settings in which searches of one group may differ."""
+METHODS_OWN = ("arch", "response", "tuning", "checks")
+"""Sections of a search's settings that methods and spaces have for themselves."""
 TO_SIZE = "network.channels"
 """In which their trainings may too: networks of one size have other channels."""
 
@@ -131,6 +135,20 @@ def unlike(searches: Sequence[Searched]) -> list[str]:
     return [name for name in found if name != TO_SIZE]
 
 
+def unlike_searches(searches: Sequence[Searched]) -> list[str]:
+    """Settings in which the rows differ beside method and space and what these read: images, epochs, network, ..."""
+    found = differing([run.config for run in searches])
+    return [name for name in found if name.split(".")[0] not in METHODS_OWN]
+
+
+def told(name: str, value: Any, values: Sequence[Any]) -> str:
+    """A setting in a row's name: of paths the last part, where that tells them apart."""
+    short = {str(one): Path(str(one)).name for one in values}
+    if value is None:
+        return f"no {name}"
+    return f"{name} {short[str(value)] if len(set(short.values())) == len(short) else value}"
+
+
 def name_groups(searches: Sequence[Searched]) -> None:
     """By method and space, and by the settings in which such searches differ.
 
@@ -142,7 +160,8 @@ def name_groups(searches: Sequence[Searched]) -> None:
         names = differing([run.config for run in same])
         for run in same:
             values = flat(run.config)
-            run.group = ", ".join([kind, *(f"{n.split('.')[-1]} {values[n]}" for n in names if n in values)])
+            more = [(name.split(".")[-1], values[name], [flat(one.config).get(name) for one in same]) for name in names]
+            run.group = ", ".join([kind, *(told(*one) for one in more)])
     for group in groups(searches).values():
         first: dict[int, Searched] = {}
         for run in group:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import textwrap
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -26,6 +27,8 @@ CURVES = {
 }
 """Headings and scales of the figures of an epoch's record."""
 NONE_HERE = "none of these searches has it"
+TITLE_WIDTH = 44
+"""Characters in a line of the title of λ's panel; a cell has twice the room."""
 SHOWN_AT_MOST = 12
 """Searches whose cells and λ are drawn; more would be too small to read."""
 
@@ -37,7 +40,7 @@ def draw_comparison(searches: Sequence[Searched], folder: Path) -> list[Path]:
     if with_rows:
         save_figure(curves_figure(with_rows), folder / "curves.png")
         made.append(folder / "curves.png")
-    cells = {title(run): Genotype.from_dict(run.genotype) for run in searches[:SHOWN_AT_MOST]}
+    cells = {title(run, 2 * TITLE_WIDTH): Genotype.from_dict(run.genotype) for run in searches[:SHOWN_AT_MOST]}
     save_figure(stacked_figure(cells), folder / "cells.png")
     made.append(folder / "cells.png")
     with_mixtures = [run for run in searches if mixtures_of(run) is not None][:SHOWN_AT_MOST]
@@ -64,15 +67,16 @@ def curves_figure(searches: Sequence[Searched]) -> Figure:
         axes.set_xlabel("epoch", fontsize=9)
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.tick_params(labelsize=8)
-        if axes.lines:
-            axes.legend(fontsize=7, frameon=False)
-        else:
+        if not axes.lines:
             axes.text(0.5, 0.5, NONE_HERE, transform=axes.transAxes, ha="center", va="center", fontsize=8, color=INK)
+    named = {text: line for axes in figure.axes for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
+    figure.legend(named.values(), named, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return figure
 
 
-def title(run: Searched) -> str:
-    return f"{run.group}, seed {run.config['run']['seed']}"
+def title(run: Searched, width: int = TITLE_WIDTH) -> str:
+    """In lines of so many characters."""
+    return "\n".join(textwrap.wrap(f"{run.group}, seed {run.seed}", width))
 
 
 def mixtures_of(run: Searched) -> np.ndarray | None:

@@ -106,6 +106,8 @@ class Search(EpochLoop):
                 self.stable.load_state(saved["stable"])
                 self.checks.trust = saved["trust"]
             self.ended = self.stable.reached
+        else:
+            self.start_over()
         if self.first:
             self.folder.keep_epochs(self.epoch - 1)
 

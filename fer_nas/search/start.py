@@ -14,6 +14,7 @@ from fer_nas.errors import InputError
 from fer_nas.loop import NOT_MADE, new_folder, prepare, prepare_again, with_threads
 from fer_nas.progress import say
 from fer_nas.runtime import enough_memory
+from fer_nas.search.form import wanted_form
 from fer_nas.search.found import draw
 from fer_nas.search.methods import METHODS
 from fer_nas.search.run import Search
@@ -25,7 +26,8 @@ def search(config: SearchConfig, out: Path | None, console: Console) -> RunFolde
     """A new search in a new folder."""
     learns = METHODS[config.arch.method].make is not None
     if learns:
-        plan(config)  # wrong settings are told before the images are read
+        wanted_form(config)  # wrong settings are told before the images are read
+        plan(config)
     dataset = prepare(config.run, config.data, out, console)
     if learns:
         config = with_threads("search", config, dataset, console)

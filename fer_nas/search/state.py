@@ -17,11 +17,12 @@ from fer_nas.data import batches
 from fer_nas.data.split import DataSet, Split
 from fer_nas.errors import InputError
 from fer_nas.runtime import fits_checkpoint, generator
+from fer_nas.search.form import wanted_form
 from fer_nas.search.methods import FEATURE_SCALE, METHODS, form, needs_plain_form
 from fer_nas.search.stages import plan
 from fer_nas.settings import tuned_names
 from fer_nas.space.supernet import Supernet
-from fer_nas.space.variants import SearchSpace, find_space
+from fer_nas.space.variants import find_space
 from fer_nas.tasks.cells import CellSearch, Examples, responsive
 from fer_nas.tasks.tuned import Tuned
 
@@ -145,36 +146,12 @@ def build(
         std=std,
         kept=kept,
     )
-    row, wanted, names = METHODS[config.arch.method], config.arch.form, tuned_names(config)
-    tuned = Tuned(names=names, augment=config.augment) if names else None
-    if row.make is None:
-        raise InputError(f"{config.arch.method} learns nothing that could be measured or trained")
-    if row.response and config.response.perturb == "example":
-        refuse_rows(config, space)
-    if needs_plain_form(config):
-        if config.arch.recompute:
-            raise InputError(
-                f"--recompute: {config.arch.method} differentiates the network twice or forward, or has "
-                "a λ for each example, which needs all of a pass; leave it out"
-            )
-        if parallel.count() > 1:
-            raise InputError(
-                f"{config.arch.method} differentiates the network twice or forward, or has a λ for each example, which "
-                "processes cannot share; run it in one process, without torchrun"
-            )
-        if wanted == "fast":
-            raise InputError(
-                f"--form fast: {config.arch.method} differentiates the network twice or forward, or has a λ for each "
-                "example, which the fast form cannot; use --form plain"
-            )
-        wanted = "plain"
-    if any(one.skip_dropout for one in plan(config)) and wanted == "fast":
-        raise InputError(
-            "--form fast: it has no dropout of skip connections, which p-darts has; use --form plain, or give "
-            "--skip-dropout a zero for each stage"
-        )
+    wanted = wanted_form(config)
     if stage.skip_dropout:
         wanted = "plain"
+    row, names = METHODS[config.arch.method], tuned_names(config)
+    assert row.make is not None  # `wanted_form` has refused it
+    tuned = Tuned(names=names, augment=config.augment) if names else None
     supernet = supernet.to(device).to(memory_format=memory_format)  # type: ignore[call-overload]
     learner = None
     if row.response:
@@ -202,19 +179,6 @@ def build(
         ),
         arch_optimizer=arch_optimizer(config, task, arch),
     )
-
-
-def refuse_rows(config: SearchConfig, space: SearchSpace) -> None:
-    """InputError for what --perturb example cannot be combined with."""
-    wrong = None
-    if not space.takes_rows or space.auxiliary or config.arch.space == "p-darts":
-        wrong = f"the space {config.arch.space}" if not space.auxiliary else "--auxiliary-skip"
-    if config.tuning.tune:
-        wrong = "--tune"
-    if wrong:
-        raise InputError(
-            f"--perturb example gives each example its own mixture, which {wrong} has not; use --perturb batch"
-        )
 
 
 def arch_optimizer(config: SearchConfig, task: CellSearch, arch: Tensor) -> torch.optim.Adam:

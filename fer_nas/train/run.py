@@ -133,6 +133,8 @@ class Training(EpochLoop):
                 restore_random_state(saved["random"], self.device)
                 *progress, self.best_epoch, self.best_accuracy = saved["progress"]
                 self.set_progress(*progress)
+        else:
+            self.start_over()
         if self.first:
             self.folder.keep_epochs(self.epoch - 1)
 

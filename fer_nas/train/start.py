@@ -25,6 +25,8 @@ def train(
     config: TrainConfig, genotype: GenotypeFile, out: Path | None, console: Console
 ) -> tuple[RunFolder, dict[str, Any]]:
     """A new training in a new folder; returns the folder and what test.json holds."""
+    if config.recipe.initialize_from is not None:
+        RunFolder.open(Path(config.recipe.initialize_from))
     dataset = prepare(config.run, config.data, out, console)
     config = with_threads("train", config, dataset, console, genotype.genotype)
     return begin(config, genotype, dataset, lambda: new_folder(out, f"train-{genotype.name}"), console)

@@ -93,6 +93,20 @@ def test_searches_of_other_settings_are_rows_of_their_own(runs: list[Path]) -> N
         read(runs)
 
 
+def test_rows_of_other_images_or_budgets_are_told_in_short_words(runs: list[Path]) -> None:
+    change(runs[0], data_data="/a/long/way/to/one.zip", data_limit=None, run_epochs=2)
+    change(runs[1], data_data="/a/long/way/to/two.zip", data_limit=100, run_epochs=2)
+    names = ["soba, gdas of fer, data one.zip, no limit", "soba, gdas of fer, data two.zip, limit 100"]
+    assert list(groups(read(runs)))[:2] == names
+    change(runs[1], data_data="/a/longer/way/to/one.zip", data_limit=None)
+    names = [f"soba, gdas of fer, data /a/{way}/way/to/one.zip" for way in ("long", "longer")]
+    assert list(groups(read(runs)))[:2] == names
+    change(runs[1], data_data="/a/long/way/to/one.zip")
+    change(runs[2], data_data="/a/long/way/to/one.zip", run_epochs=3, arch_max_skips=2)
+    found = CliRunner().invoke(app, ["compare", *map(str, runs)])
+    assert found.exit_code == 0 and found.stderr == "note: the rows' searches differ in run.epochs\n"
+
+
 def test_what_is_not_finished_or_several(runs: list[Path], tmp_path: Path) -> None:
     change(runs[0], run_epochs=3)
     with pytest.raises(InputError, match="a is not finished; go on with fer-nas search --resume"):
@@ -100,6 +114,10 @@ def test_what_is_not_finished_or_several(runs: list[Path], tmp_path: Path) -> No
     change(runs[0], arch_stable_epochs=1)  # which ends a search before its last epoch
     assert len(read([runs[0], runs[3]])) == 1
     several = write(tmp_path / "several", config={"kind": "seeds", "seeds": [0, 1], "config": {}})
+    with pytest.raises(InputError, match="several is not finished; go on with fer-nas search --resume"):
+        read([several])
+    for seed in (0, 1):
+        write(several / f"seed-{seed}", genotype={})
     with pytest.raises(InputError, match=r"holds searches of several seeds; give these: .*seed-0, .*seed-1"):
         read([several])
 
