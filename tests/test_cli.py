@@ -135,6 +135,23 @@ def test_resume_of_finished_runs(searched: tuple[Path, Result], trained: tuple[P
         assert (again.exit_code, again.stdout) == (0, first.stdout), again.stderr
 
 
+def test_resume_without_a_checkpoint_says_that_it_starts_over(
+    searched: tuple[Path, Result], trained: tuple[Path, Result], tmp_path: Path
+) -> None:
+    for command, (out, first) in (("search", searched), ("train", trained)):
+        shutil.copytree(out, tmp_path / command)
+        (tmp_path / command / "checkpoint.pt").unlink()
+        again = fer_nas(command, "--resume", tmp_path / command)
+        assert again.exit_code == 0 and again.stdout == first.stdout.replace(str(out), str(tmp_path / command))
+        assert f"note: {tmp_path / command} has no checkpoint.pt; it starts with the first epoch" in again.stderr
+
+
+def test_a_study_does_not_write_into_a_run(searched: tuple[Path, Result]) -> None:
+    before = sorted(searched[0].iterdir())
+    assert_refused(fer_nas("toy", "--out", searched[0]), "already holds a run")
+    assert sorted(searched[0].iterdir()) == before
+
+
 @pytest.mark.parametrize(
     ("words", "given"),
     [
@@ -194,6 +211,27 @@ def test_wrong_options(command: list[str], cases: Path, tmp_path: Path) -> None:
     assert not (tmp_path / "run").exists()
 
 
+def test_what_is_refused_before_images_are_read(cases: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("fer_nas.loop.load", lambda *_, **__: pytest.fail("the images were read"))
+    monkeypatch.setattr("fer_nas.ranking.prepare_again", lambda *_, **__: pytest.fail("the images were read"))
+    shutil.copy(cases / "fer.csv", tmp_path / "fer.csv")
+    search = ["search", "--data", tmp_path / "fer.csv", *SEARCH]
+    train = ["train", "DARTS_V2", "--data", tmp_path / "fer.csv", *TRAIN]
+    for words, part in (
+        ([*search, "--method", "implicit", "--recompute"], "--recompute: implicit differentiates"),
+        ([*search, "--method", "implicit", "--form", "fast"], "--form fast: implicit differentiates"),
+        ([*search, "--method", "implicit", "--form", "fast", "--seeds", "0,1"], "--form fast: implicit differentiates"),
+        ([*search, "--labels", "ferplus"], "needs ferplus.csv or fer2013new.csv"),
+        ([*search, "--labels", "ferplus", "--seeds", "0,1"], "needs ferplus.csv or fer2013new.csv"),
+        ([*train, "--labels", "ferplus"], "needs ferplus.csv or fer2013new.csv"),
+        ([*train, "--initialize-from", tmp_path / "gone"], "gone is not a run folder"),
+    ):
+        assert_refused(fer_nas(*words, "--out", tmp_path / "run"), part)
+    monkeypatch.setattr("fer_nas.artifacts.run_folder.os.access", lambda *_: False)
+    assert_refused(fer_nas(*train, "--out", tmp_path / "a" / "run"), f"no leave to write in {tmp_path}; choose another")
+    assert not (tmp_path / "run").exists()
+
+
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU here")
 def test_gpu_that_is_not_there(cases: Path, tmp_path: Path) -> None:
     for command in (["search", *SEARCH], ["train", "DARTS_V2", *TRAIN]):
@@ -236,7 +274,10 @@ def test_wrong_models(searched: tuple[Path, Result], cases: Path, tmp_path: Path
     (tmp_path / "model.onnx").write_bytes(b"garbage")
     data = ["--data", cases / "fer.csv"]
     assert_refused(fer_nas("evaluate", tmp_path / "model.onnx", *data), "model.onnx is not a usable ONNX model")
-    assert_refused(fer_nas("evaluate", tmp_path / "gone.onnx", *data), "model not found")
+    for command in ("evaluate", "verify"):
+        gone = fer_nas(command, tmp_path / "gone.onnx", *data)
+        assert_refused(gone, "model not found", "released models: fer-nas-ferplus")
+        assert_refused(fer_nas(command, "fer-nas-ferplus"), "give the images with --data", "was trained on fer2013")
     assert_refused(fer_nas("evaluate", tmp_path, *data), "is not a run folder")
     assert_refused(fer_nas("evaluate", searched[0]), "is a search; train what it found first")
     assert_refused(fer_nas("export", searched[0]), "is a search; train what it found first")

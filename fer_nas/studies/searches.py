@@ -20,9 +20,12 @@ from typing import Any
 import torch
 
 from fer_nas.artifacts import Genotype, GenotypeFile, RunFolder, read_json, write_json, write_text
+from fer_nas.config import DataConfig
+from fer_nas.data.load import require
 from fer_nas.errors import FerNasError, InputError
 from fer_nas.report.study import draw_study, markdown
-from fer_nas.runtime import Interrupted
+from fer_nas.runtime import Interrupted, choose_device
+from fer_nas.settings import override
 from fer_nas.space.network import Network
 from fer_nas.studies.plans import PLANS, SCALES, SETTINGS, Line, Options
 
@@ -153,7 +156,11 @@ class Runner:
         if code == SIGINT:
             raise Interrupted(2, STOPPED)
         if code:
-            raise FerNasError(f"{verb} {place.name} ended with {code}; see {log}, then give the same command again")
+            why = (log.read_text(encoding="utf-8").strip().splitlines() or ["it said nothing"])[-1]
+            why = why.removeprefix("fer-nas: ")
+            raise FerNasError(
+                f"{verb} {place.name} ended with {code}: {why}; see {log}, and give the same command again"
+            )
 
     def figures(self, line: Line, seed: int, setting: str = "as in the table") -> dict[str, Any]:
         found: dict[str, Any] = read_json(self.place(line, seed, setting) / "test.json", "test figures")
@@ -220,9 +227,12 @@ def check(study: Study, out: Path) -> None:
             raise InputError(f"--only: the plan {study.plan} has no line {name!r}; choose from {', '.join(names)}")
     reads = any(line.on == "cifar10" for line in PLANS[study.plan].only(study.only).lines)
     if reads and study.cifar10 is None:
-        raise InputError(f"the plan {study.plan} searches on CIFAR-10 too; give its folder with --cifar10")
+        raise InputError(f"the plan {study.plan} searches on CIFAR-10 too; give it with --cifar10")
     if study.cifar10 is not None and not reads:
         raise InputError(f"--cifar10: the plan {study.plan} does not search on it; leave it out")
+    for data, labels in ((study.data, study.labels), (study.cifar10 or study.data, "fer2013")):
+        require(override(DataConfig(), {"data": data, "labels": labels}))
+    choose_device(study.device)
     asked = asdict(study)
     kept = out / "plan.json"
     if kept.exists():

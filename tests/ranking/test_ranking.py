@@ -100,6 +100,16 @@ def test_stopped_and_resumed(
     assert (out / "ranking.json").read_text() == (ranked[0] / "ranking.json").read_text()
 
 
+def test_stopped_before_the_first_step(config: SearchConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def stop(*_: object, **__: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(ranking, "search", stop)
+    with pytest.raises(Interrupted, match=r'^stopped; go on with: fer-nas search --resume ".*top"$') as stopped:
+        ranking.rank(config, (3, 5), 2, tmp_path / "top", quiet())
+    assert stopped.value.exit_code == 130
+
+
 def test_no_test_image_reaches_a_training(
     config: SearchConfig, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

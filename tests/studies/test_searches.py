@@ -123,7 +123,10 @@ def test_lines_and_seeds_can_be_chosen(small, tmp_path, cases):
 def test_a_run_that_fails_is_told_with_its_log(jobs, small, tmp_path, monkeypatch):
     monkeypatch.setitem(PLANS, "methods", Plan(lines=PLANS["methods"].lines[:1]))
     study = Study(plan="methods", scale="quick", data=str(tmp_path / "nowhere.zip"), seeds=1)
-    with pytest.raises(FerNasError, match=r"search first-order-0 ended with 2; see .*first-order-0\.log"):
+    with pytest.raises(
+        FerNasError,
+        match=r"first-order-0 ended with 2: --data .*nowhere.zip: no such file or folder; see .*first-order-0\.log",
+    ):
         Runner(study, tmp_path / "s", lambda line: None, jobs).run()
 
 
@@ -157,6 +160,15 @@ def test_what_cannot_be_run_is_refused(tmp_path):
         check(Study(plan="networks", scale="quick", data="drawn", only=only, cifar10="c"), tmp_path / "a")
     with pytest.raises(InputError, match="leave it out"):
         check(Study(plan="methods", scale="quick", data="drawn", cifar10="c"), tmp_path / "a")
+    for wrong, message in (
+        ({"data": "nowhere.zip"}, "--data nowhere.zip: no such file or folder"),
+        ({"data": "drawn", "labels": "votes"}, "--labels is 'votes'; choose from fer2013, ferplus"),
+        ({"data": "drawn", "device": "gpu"}, "--device is 'gpu'; choose auto"),
+        ({"data": "drawn", "cifar10": "gone", "plan": "networks"}, "gone: no such file or folder"),
+    ):
+        with pytest.raises(InputError, match=message):
+            check(Study(**{"plan": "methods", "scale": "quick", **wrong}), tmp_path / "a")
+    assert not (tmp_path / "a").exists()
     (tmp_path / "b").mkdir()
     (tmp_path / "b" / "mine.txt").write_text("x")
     with pytest.raises(InputError, match="not empty"):
