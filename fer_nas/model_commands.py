@@ -107,6 +107,7 @@ def evaluate(
 
     Without --data a run is scored on its own images.
     """
+    from fer_nas.data.split import title
     from fer_nas.export.evaluate import evaluate as run_evaluate
     from fer_nas.export.evaluate import images_for
 
@@ -117,7 +118,7 @@ def evaluate(
         typer.echo(json.dumps(value, indent=2))
     else:
         typer.echo(
-            f"{value['dataset']} {value['split']} accuracy {100 * value['accuracy']:.2f} % "
+            f"{title(value['dataset'], value['labels'])} {value['split']} accuracy {100 * value['accuracy']:.2f} % "
             f"({value['correct']} of n = {value['n']}), macro-F1 {100 * value['macro_f1']:.2f} %, {value['runtime']}"
         )
 

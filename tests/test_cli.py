@@ -61,7 +61,7 @@ def test_search(searched: tuple[Path, Result]) -> None:
     accuracy, genotype, picture = result.stdout.splitlines()
     assert accuracy.startswith("validation accuracy ") and accuracy.endswith(" %")
     assert (genotype, picture) == (f"genotype {out / 'genotype.json'}", f"picture {out / 'cells.png'}")
-    assert f"run folder: {out}" in result.stderr and "darts-2nd on fer2013, CPU, 1 thread" in result.stderr
+    assert f"run folder: {out}" in result.stderr and "darts-2nd in fer on fer2013, CPU, 1 thread" in result.stderr
     assert "epoch 1" in result.stderr and "λ entropy" in result.stderr
 
 

@@ -90,3 +90,8 @@ def noise(count: int, classes: int, channels: int, size: int) -> DataSet:
         names=("noise",) * count,
     )
     return DataSet(name="noise", classes=tuple(map(str, range(classes))), splits={"train": split})
+
+
+def title(name: str, labels: str | None) -> str:
+    """A data set as people are told of it."""
+    return f"{name} with FER+ votes" if labels == "ferplus" else name

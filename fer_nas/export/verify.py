@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 
 from fer_nas.config import DataConfig
+from fer_nas.data.split import title
 from fer_nas.export.images import load_for, match_channels, part_of
 from fer_nas.export.runtime import INPUT, OUTPUT, open_model, run_model
 from fer_nas.train.metrics import calibration_error, summary
@@ -74,7 +75,7 @@ def lines(value: dict[str, Any]) -> list[str]:
     )
     return [
         f"{value['model']}: {value['precision']}, {value['bytes']:,} bytes",
-        f"{value['dataset']} {value['split']} accuracy {100 * value['accuracy']:.2f} % "
+        f"{title(value['dataset'], value['labels'])} {value['split']} accuracy {100 * value['accuracy']:.2f} % "
         f"({value['correct']} of n = {value['n']}), macro-F1 {100 * value['macro_f1']:.2f} %, "
         f"expected calibration error {100 * value['calibration_error']:.2f} %",
         f"a call on one thread, median of {value['calls']}: {'; '.join(times)}",

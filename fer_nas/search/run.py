@@ -20,7 +20,7 @@ from fer_nas.artifacts import GenotypeFile, RunFolder
 from fer_nas.bilevel.delta_stn import DeltaSTN
 from fer_nas.config import SearchConfig
 from fer_nas.data import batches
-from fer_nas.data.split import DataSet
+from fer_nas.data.split import DataSet, title
 from fer_nas.errors import InputError
 from fer_nas.loop import EpochLoop
 from fer_nas.progress import Columns, number, say
@@ -88,7 +88,9 @@ class Search(EpochLoop):
 
     @property
     def title(self) -> str:
-        return f"{self.config.arch.method} on {self.dataset.name}, {describe_device(self.device)}"
+        arch, data = self.config.arch, title(self.dataset.name, self.dataset.labels)
+        operations = f" (operations of {arch.operations})" if arch.operations not in (None, arch.space) else ""
+        return f"{arch.method} in {arch.space}{operations} on {data}, {describe_device(self.device)}"
 
     def restore(self) -> None:
         """The state of the last checkpoint; before the first one a run starts over."""

@@ -20,7 +20,7 @@ from fer_nas import parallel
 from fer_nas.artifacts import RunFolder, read_json
 from fer_nas.config import TrainConfig
 from fer_nas.data import batches
-from fer_nas.data.split import DataSet
+from fer_nas.data.split import DataSet, title
 from fer_nas.errors import InputError
 from fer_nas.loop import EpochLoop
 from fer_nas.progress import Columns, number, percent, seconds
@@ -192,7 +192,8 @@ class Training(EpochLoop):
 
     @property
     def title(self) -> str:
-        return f"{self.spec.genotype_name} on {self.spec.dataset}, {describe_device(self.device)}"
+        data = title(self.spec.dataset, self.spec.labels)
+        return f"{self.spec.genotype_name} on {data}, {describe_device(self.device)}"
 
     def start_epoch(self) -> Iterator[Any]:
         run = self.config.run
