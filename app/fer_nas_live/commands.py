@@ -165,7 +165,8 @@ def timeline(
     path, found = write(records, out)
     if found.broken:
         typer.echo(f"warning: {found.broken} lines of {records} could not be read (a run that was killed?)", err=True)
-    typer.echo(f"{path}: {len(found.faces)} faces in {found.frames} frames, {found.end:.1f} s")
+    faces = f"{len(found.faces)} face{'s' if len(found.faces) != 1 else ''}"
+    typer.echo(f"{path}: {faces} in {found.frames} frames, {found.end:.1f} s")
 
 
 def bench_live(

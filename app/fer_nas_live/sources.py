@@ -244,7 +244,10 @@ def _stream(address: str, note: Note) -> Source:
     with quiet_stderr():
         capture = cv2.VideoCapture(address, cv2.CAP_FFMPEG, settings)
     if not capture.isOpened():
-        raise InputError(f"cannot open the stream {address}: no answer in {STREAM_TIMEOUT:g} s, or not a video")
+        raise InputError(
+            f"cannot open the stream {address}: it cannot be reached (within {STREAM_TIMEOUT:g} s), or is not a video; "
+            "check the address"
+        )
     return _moving("stream", address, capture, note)
 
 
