@@ -58,7 +58,7 @@ def test_a_timeline_of_a_real_run(live, cases, tmp_path):
     for ending in ("jsonl", "csv"):
         live(source=str(cases / "ok.mp4"), records=tmp_path / f"r.{ending}")
     said = CliRunner().invoke(app, ["timeline", str(tmp_path / "r.jsonl")])
-    assert said.exit_code == 0 and "1 faces in 20 frames, 0.8 s" in said.stdout
+    assert said.exit_code == 0 and "1 face in 20 frames, 0.8 s" in said.stdout
     again = CliRunner().invoke(app, ["timeline", str(tmp_path / "r.jsonl")])
     assert again.exit_code == 2 and "r.png exists; name the picture with --out" in again.stderr
     named = CliRunner().invoke(app, ["timeline", str(tmp_path / "r.jsonl"), "--out", str(tmp_path / "r.png")])
