@@ -24,7 +24,7 @@ from fer_nas.data.split import DataSet
 from fer_nas.errors import InputError
 from fer_nas.loop import prepare_again
 from fer_nas.progress import percent, say
-from fer_nas.runtime import Interrupted
+from fer_nas.runtime import Interrupted, choose_device
 from fer_nas.search.form import wanted_form
 from fer_nas.search.methods import METHODS
 from fer_nas.search.stages import plan
@@ -67,6 +67,7 @@ def rank(config: SearchConfig, seeds: Sequence[int], epochs: int, out: Path | No
     if METHODS[config.arch.method].make is not None:
         wanted_form(config)
         plan(config)
+    choose_device(config.run.device)
     require(config.data)
     folder = RunFolder.create(out, f"{config.arch.method}-seeds")
     head = {"kind": KIND, "fer_nas_version": fer_nas.__version__, "seeds": list(seeds), "rank_epochs": epochs}

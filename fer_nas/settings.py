@@ -41,7 +41,8 @@ def _check(name: str, leaf: Field[Any], kind: Any, value: Any) -> None:
         raise InputError(f"{option} is {value!r}; it must be of type {plain.__name__}")
     if choices and value not in choices:
         raise InputError(f"{option} is {value!r}; choose from {', '.join(choices)}")
-    if isinstance(value, float) and not math.isfinite(value):
+    endless = value == math.inf and leaf.metadata["infinite"]
+    if isinstance(value, float) and not math.isfinite(value) and not endless:
         raise InputError(f"{option} is {value}; give a finite number")
     if low is not None and not value >= low:
         raise InputError(f"{option} is {value}; it must be at least {low:g}")

@@ -125,6 +125,9 @@ def study(
     labels: Annotated[str, typer.Option("--labels", help="FER2013's official labels, or the votes: ferplus.")] = (
         "fer2013"
     ),
+    votes: Annotated[
+        str | None, typer.Option("--votes", help="FER+ vote file; found beside the images where not given.")
+    ] = None,
     cifar10: Annotated[str | None, typer.Option("--cifar10", help="CIFAR-10, for the plan networks.")] = None,
     only: Annotated[
         str | None,
@@ -147,14 +150,15 @@ def study(
         scale=scale,
         data=data,
         labels=labels,
+        votes=votes,
         cifar10=cifar10,
         seeds=seeds,
         first_seed=first_seed,
-        only=None if only is None else [name.strip() for name in only.split(",")],
+        only=None if only is None else only.split(","),
         threads=threads,
         device=device,
     )
-    check(asked, out)
+    asked = check(asked, out)
     notes = Console(stderr=True)
     runner = Runner(asked, out, lambda line: notes.print(line, highlight=False, markup=False, soft_wrap=True), jobs)
     found = runner.run()

@@ -148,7 +148,7 @@ def test_resume_without_a_checkpoint_says_that_it_starts_over(
 
 def test_a_study_does_not_write_into_a_run(searched: tuple[Path, Result]) -> None:
     before = sorted(searched[0].iterdir())
-    assert_refused(fer_nas("toy", "--out", searched[0]), "already holds a run")
+    assert_refused(fer_nas("toy", "--out", searched[0]), "holds a run; choose another folder with --out")
     assert sorted(searched[0].iterdir()) == before
 
 
@@ -221,13 +221,21 @@ def test_what_is_refused_before_images_are_read(cases: Path, tmp_path: Path, mon
         ([*search, "--method", "implicit", "--recompute"], "--recompute: implicit differentiates"),
         ([*search, "--method", "implicit", "--form", "fast"], "--form fast: implicit differentiates"),
         ([*search, "--method", "implicit", "--form", "fast", "--seeds", "0,1"], "--form fast: implicit differentiates"),
-        ([*search, "--labels", "ferplus"], "needs ferplus.csv or fer2013new.csv"),
-        ([*search, "--labels", "ferplus", "--seeds", "0,1"], "needs ferplus.csv or fer2013new.csv"),
-        ([*train, "--labels", "ferplus"], "needs ferplus.csv or fer2013new.csv"),
+        ([*search, "--labels", "ferplus"], "needs fer2013new.csv, not found"),
+        ([*search, "--labels", "ferplus", "--seeds", "0,1"], "needs fer2013new.csv, not found"),
+        ([*train, "--labels", "ferplus"], "needs fer2013new.csv, not found"),
+        (
+            [*search[:2], "drawn", *SEARCH, "--labels", "ferplus", "--seeds", "0,1"],
+            "votes are for FER2013, and drawn is drawn",
+        ),
+        ([*search, "--dataset", "nonsense", "--seeds", "0,1"], "--dataset is 'nonsense'; known: drawn"),
+        ([*search, "--device", "gpu", "--seeds", "0,1"], "--device is 'gpu'"),
         ([*train, "--initialize-from", tmp_path / "gone"], "gone is not a run folder"),
     ):
         assert_refused(fer_nas(*words, "--out", tmp_path / "run"), part)
+    assert_refused(fer_nas(*train, "--out", tmp_path / "fer.csv" / "run"), "fer.csv is a file; choose another")
     monkeypatch.setattr("fer_nas.artifacts.run_folder.os.access", lambda *_: False)
+    assert_refused(fer_nas(*train), "no leave to write in ")
     assert_refused(fer_nas(*train, "--out", tmp_path / "a" / "run"), f"no leave to write in {tmp_path}; choose another")
     assert not (tmp_path / "run").exists()
 

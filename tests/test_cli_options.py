@@ -29,7 +29,8 @@ OPTIONS = {
     "doctor": "--json",
     "toy": "--out --json",
     "compare": "RUNS --out",
-    "study": "PLAN --data --out --scale --labels --cifar10 --only --seeds --first-seed --jobs --threads --device",
+    "study": "PLAN --data --out --scale --labels --votes --cifar10 --only --seeds --first-seed --jobs "
+    "--threads --device",
     "search": "--preset --out --resume --seeds --rank-epochs --method --space --form --graphs --no-graphs "
     "--recompute --no-recompute --arch-learning-rate --arch-weight-decay "
     "--operations --max-skips --stable-epochs --auxiliary-skip --stage-layers --stage-operations --stage-warmup "

@@ -55,6 +55,11 @@ def test_every_field_has_a_help_text_and_takes_its_own_default(config: type, nam
     assert override(config(), {name: value}) == config()
 
 
+def test_a_gradient_may_be_unbounded() -> None:
+    made = override(SearchConfig(), {"gradient_clip": float("inf")})
+    assert from_dict(SearchConfig, json.loads(json.dumps(to_dict(made)))) == made
+
+
 def test_choices_of_the_space_are_the_spaces() -> None:
     assert flat_fields(SearchConfig)["space"][1].metadata["choices"] == tuple(SPACES)
 

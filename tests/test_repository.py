@@ -18,7 +18,9 @@ LARGEST = 3_000_000
 def tracked() -> list[Path]:
     if shutil.which("git") is None or not (ROOT / ".git").exists():
         pytest.skip("not a git checkout")
-    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=True)
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True, check=False)
+    if listed.returncode:
+        pytest.skip(f"git does not read this checkout: {listed.stderr.strip()[:100]}")
     return [Path(name) for name in listed.stdout.split("\0") if name]
 
 

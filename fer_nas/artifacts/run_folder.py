@@ -42,21 +42,18 @@ class RunFolder:
 
     @staticmethod
     def refuse_used(out: Path | None) -> None:
-        """InputError for a folder that holds a run already; said before anything slow is done."""
-        if out is None:
-            return
-        if out.exists() and not out.is_dir():
-            raise InputError(f"cannot make the run folder {out}: a file has that name; choose another with --out")
-        if (out / "config.json").exists():
-            raise InputError(f"{out} already holds a run; go on with --resume {out}, or choose another --out")
-        for name in ("genotype.json", "metrics.jsonl", "checkpoint.pt"):
-            if (out / name).exists():
-                raise InputError(f"{out} already holds {name}, which a run would overwrite; choose another --out")
-        there = next(place for place in (out.absolute(), *out.absolute().parents) if place.exists())
-        if not os.access(there, os.W_OK):
-            raise InputError(
-                f"cannot make the run folder {out}: no leave to write in {there}; choose another with --out"
-            )
+        """InputError for a folder that holds a run already, or cannot be made; said before anything slow is done."""
+        if out is not None:
+            if (out / "config.json").exists():
+                raise InputError(f"{out} already holds a run; go on with --resume {out}, or choose another --out")
+            for name in ("genotype.json", "metrics.jsonl", "checkpoint.pt"):
+                if (out / name).exists():
+                    raise InputError(f"{out} already holds {name}, which a run would overwrite; choose another --out")
+        wanted = (out or Path("runs")).absolute()
+        there = next(place for place in (wanted, *wanted.parents) if place.exists())
+        if not there.is_dir() or not os.access(there, os.W_OK):
+            why = f"no leave to write in {there}" if there.is_dir() else f"{there} is a file"
+            raise InputError(f"cannot make the run folder {out or wanted}: {why}; choose another with --out")
 
     def discard_empty(self) -> None:
         """Take the folder away again where nothing is in it, as when the run could not start."""

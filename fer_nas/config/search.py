@@ -19,7 +19,7 @@ class WeightsConfig:
     learning_rate_min: float = _f(0.001, "Last learning rate of the weights.", low=0)
     momentum: float = _f(0.9, "Momentum of the weights' SGD.", low=0, high=1)
     weight_decay: float = _f(3e-4, "Weight decay of the weights.", low=0)
-    gradient_clip: float = _f(5.0, "Largest norm of the weights' gradient.", low=0)
+    gradient_clip: float = _f(5.0, "Largest norm of the weights' gradient; inf for no bound.", low=0, infinite=True)
 
 
 @dataclass(frozen=True, kw_only=True)

@@ -34,7 +34,7 @@ class AugmentConfig:
 
     flip: bool = _f(True, "Mirror half of the images.")
     shift: float = _f(0.08, "Largest shift, as a share of the side.", low=0, high=1)
-    rotate: float = _f(10.0, "Largest rotation in degrees.", low=0, high=180)
+    rotate: float = _f(10.0, "Largest rotation in degrees.", low=0, high=360)
     scale: float = _f(0.1, "Largest zoom in or out, as a share.", low=0, high=1)
     brightness: float = _f(0.2, "Largest change of brightness, as a share of the range.", low=0, high=1)
     contrast: float = _f(0.2, "Largest change of contrast, as a share.", low=0, high=1)

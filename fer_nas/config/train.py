@@ -42,6 +42,6 @@ class TrainConfig:
     momentum: float = _f(0.9, "Momentum.", low=0, high=1)
     nesterov: bool = _f(False, "Nesterov momentum.")
     weight_decay: float = _f(3e-4, "Weight decay.", low=0)
-    gradient_clip: float = _f(5.0, "Largest norm of the gradient.", low=0)
+    gradient_clip: float = _f(5.0, "Largest norm of the gradient; inf for no bound.", low=0, infinite=True)
     recipe: RecipeConfig = RecipeConfig(auxiliary=True)
     augment: AugmentConfig = AugmentConfig()

@@ -22,7 +22,7 @@ from fer_nas.data.images import FER2013_CLASSES, FER_USAGES, fill_splits
 from fer_nas.data.pictures import resize
 from fer_nas.data.split import DataSet, Split
 from fer_nas.data.tree import Tree
-from fer_nas.data.votes import Votes, find_votes, read_votes
+from fer_nas.data.votes import VOTES_OF_ROWS, Votes, find_votes, read_votes
 from fer_nas.errors import InputError
 
 LABEL_NAMES = ("emotion", "label", "expression")
@@ -221,7 +221,7 @@ def read_fer2013_csv(tree: Tree, config: DataConfig, seed: int, report: bool) ->
     if config.labels == "ferplus":
         if len(tables) > 1:
             raise InputError(f"{tree.source}: FER+ votes follow the rows of fer2013.csv, not train.csv and test.csv")
-        votes = read_votes(find_votes(tree.source, config.votes, ("fer2013new.csv",)))
+        votes = read_votes(find_votes(tree.source, config.votes, VOTES_OF_ROWS))
         return ferplus_splits(images, items, rows, votes, _vote_rows(tables[0], votes), notes)
     splits = {name: make_split(images, items, part) for name, part in rows.items()}
     classes = FACE_CLASSES if labels.max() >= len(FER2013_CLASSES) else FER2013_CLASSES

@@ -16,7 +16,7 @@ from fer_nas.data.labs import CK48_FILE, CK_FRAME, JAFFE_FILE, read_ck48, read_c
 from fer_nas.data.sampling import subset
 from fer_nas.data.split import DataSet
 from fer_nas.data.tree import Tree, close_tree, open_tree
-from fer_nas.data.votes import find_votes
+from fer_nas.data.votes import BESIDE, VOTES_OF_ROWS, find_votes
 from fer_nas.errors import InputError
 
 Reader = Callable[[Tree, DataConfig, int, bool], DataSet]
@@ -102,8 +102,7 @@ def load(config: DataConfig, *, seed: int = 0, report: bool = False) -> DataSet:
         tree = _open(Path(config.data))
     try:
         name = name or _recognize(tree)
-        if config.labels == "ferplus" and not DATASETS[name].has_votes:
-            raise InputError(f"--labels ferplus: FER+ votes are for FER2013, and {config.data} is {name}")
+        refuse_votes(config, name)
         data = DATASETS[name].read(tree, config, seed, report)
     finally:
         close_tree(tree)
@@ -114,15 +113,21 @@ def load(config: DataConfig, *, seed: int = 0, report: bool = False) -> DataSet:
 
 def require(config: DataConfig) -> None:
     """InputError where --data is not there, or FER+ votes are asked for and not; the cheap part of `load`."""
-    if "drawn" in (config.data, config.dataset):
-        return
-    if not Path(config.data).exists():
+    if config.dataset is not None and config.dataset not in DATASETS:
+        raise InputError(f"--dataset is {config.dataset!r}; known: {', '.join(DATASETS)}")
+    drawn = "drawn" in (config.data, config.dataset)
+    if not drawn and not Path(config.data).exists():
         raise InputError(f"--data {config.data}: no such file or folder")
-    if config.labels != "ferplus":
-        return
-    kind = DATASETS.get(config.dataset or recognize(config.data))
-    if kind is not None and kind.has_votes:
-        find_votes(Path(config.data), config.votes)
+    if config.labels == "ferplus":
+        name = "drawn" if drawn else config.dataset or recognize(config.data)
+        refuse_votes(config, name)
+        find_votes(Path(config.data), config.votes, VOTES_OF_ROWS if name == "fer2013-csv" else BESIDE)
+
+
+def refuse_votes(config: DataConfig, name: str) -> None:
+    """InputError where FER+ votes are asked for of what has none."""
+    if config.labels == "ferplus" and not DATASETS[name].has_votes:
+        raise InputError(f"--labels ferplus: FER+ votes are for FER2013, and {config.data} is {name}")
 
 
 def _open(path: Path) -> Tree:

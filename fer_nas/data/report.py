@@ -19,7 +19,7 @@ from fer_nas.data.load import load, recognize
 from fer_nas.data.sheet import check_sheet_path, contact_sheet
 from fer_nas.data.split import DataSet, Split
 from fer_nas.data.tracks import agreement, vote_counts
-from fer_nas.data.votes import BESIDE, find_votes, read_votes
+from fer_nas.data.votes import BESIDE, VOTES_OF_ROWS, find_votes, read_votes
 from fer_nas.errors import InputError
 
 __all__ = ["agreement", "describe", "print_report", "run", "vote_counts"]
@@ -183,7 +183,7 @@ def _both_tracks(config: DataConfig, dataset: DataSet, notes: list[str]) -> dict
         return {}
     table = (config.dataset or recognize(config.data)) == "fer2013-csv"
     try:
-        path = find_votes(Path(config.data), config.votes, ("fer2013new.csv",) if table else BESIDE)
+        path = find_votes(Path(config.data), config.votes, VOTES_OF_ROWS if table else BESIDE)
     except InputError:
         if config.votes is not None:
             raise

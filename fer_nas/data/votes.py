@@ -18,6 +18,8 @@ from fer_nas.classes import FACE_CLASSES, canonical_class
 from fer_nas.errors import InputError
 
 BESIDE = ("ferplus.csv", "fer2013new.csv")
+VOTES_OF_ROWS = ("fer2013new.csv",)
+"""What tables of pixels can have beside them: the votes of their rows, in the same order."""
 _OTHERS = ("unknown", "nf")
 _COLUMNS = len(FACE_CLASSES) + len(_OTHERS)
 FILE_ORDER = ("neutral", "happy", "surprise", "sad", "angry", "disgust", "fear", "contempt")

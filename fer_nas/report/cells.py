@@ -63,17 +63,18 @@ def stacked_figure(named: Mapping[str, Genotype]) -> Figure:
     label = 0.7 + LETTER * max(len(operation) for edges in every for operation, _ in edges)
     widths = [1.0 + max(_output(pair[column][0], label) for pair in pairs) + 1.0 for column in range(2)]
     rows = max(3 * len(edges) // 2 for edges in every)
-    figure = new_figure(sum(widths) * ROW_INCHES, len(pairs) * (rows + 1.4) * ROW_INCHES)
+    more = 0.5 * max(name.count("\n") for name in named)  # rows that further lines of a name take
+    figure = new_figure(sum(widths) * ROW_INCHES, len(pairs) * (rows + 1.4 + more) * ROW_INCHES)
     for band, (name, pair) in enumerate(zip(named, pairs, strict=True), 1):
         left = 0.0
         for title, (edges, concat), width in zip(titles, pair, widths, strict=True):
             axes = figure.add_axes((left, 1 - band / len(pairs), width / sum(widths), 1 / len(pairs)))
             left += width / sum(widths)
-            axes.set(xlim=(-1.0, width - 1.0), ylim=(rows + 0.1, -1.3), aspect="equal")
+            axes.set(xlim=(-1.0, width - 1.0), ylim=(rows + 0.1, -1.3 - more), aspect="equal")
             axes.axis("off")
             words = f"{name}: {title}" if name else title
             axes.text(
-                width / 2 - 1, -0.6, words,
+                width / 2 - 1, -0.6 - more / 2, words,
                 ha="center", va="center", fontsize=11, weight="bold", color=INK, parse_math=False,
             )  # fmt: skip
             _draw_cell(axes, edges, concat, rows, label)

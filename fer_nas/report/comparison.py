@@ -102,14 +102,18 @@ def owner(path: Path, genotype: dict[str, Any], searches: Sequence[Searched]) ->
     if not owners:
         raise InputError(f"{path} trained a genotype that none of these searches found; give its search too")
     copy = path / "genotype.json"
-    named = read_json(copy, "genotype") if copy.exists() else None
-    return next((search for search in owners if search.found == named), owners[0])
+    named = read_json(copy, "genotype") if copy.exists() else {}
+
+    def same(search: Searched) -> bool:
+        return all(search.found.get(name) == named.get(name) for name in ("method", "space", "seed", "source"))
+
+    return next(filter(same, owners), owners[0])
 
 
 ASIDE = ("run.seed", "run.threads", "run.device")
 """Settings in which searches of one group may differ."""
-METHODS_OWN = ("arch", "response", "tuning", "checks")
-"""Sections of a search's settings that methods and spaces have for themselves."""
+IN_NAMES = ("arch.method", "arch.space", "arch.operations", "tuning.tune")
+"""Settings that every row's name has."""
 TO_SIZE = "network.channels"
 """In which their trainings may too: networks of one size have other channels."""
 
@@ -136,16 +140,15 @@ def unlike(searches: Sequence[Searched]) -> list[str]:
 
 
 def unlike_searches(searches: Sequence[Searched]) -> list[str]:
-    """Settings in which the rows differ beside method and space and what these read: images, epochs, network, ..."""
-    found = differing([run.config for run in searches])
-    return [name for name in found if name.split(".")[0] not in METHODS_OWN]
+    """Settings in which the rows differ beside method, space and what is tuned."""
+    return [name for name in differing([run.config for run in searches]) if name not in IN_NAMES]
 
 
 def told(name: str, value: Any, values: Sequence[Any]) -> str:
     """A setting in a row's name: of paths the last part, where that tells them apart."""
-    short = {str(one): Path(str(one)).name for one in values}
+    short = {str(one): Path(str(one)).name or str(one) for one in values}
     if value is None:
-        return f"no {name}"
+        return f"{name} not given"
     return f"{name} {short[str(value)] if len(set(short.values())) == len(short) else value}"
 
 
@@ -160,7 +163,11 @@ def name_groups(searches: Sequence[Searched]) -> None:
         names = differing([run.config for run in same])
         for run in same:
             values = flat(run.config)
-            more = [(name.split(".")[-1], values[name], [flat(one.config).get(name) for one in same]) for name in names]
+            more = [
+                (name.split(".")[-1], values[name], [flat(one.config).get(name) for one in same])
+                for name in names
+                if name in values
+            ]
             run.group = ", ".join([kind, *(told(*one) for one in more)])
     for group in groups(searches).values():
         first: dict[int, Searched] = {}
@@ -230,7 +237,7 @@ def spread(values: Sequence[float]) -> tuple[float, float | None] | None:
 def pooled(runs: Sequence[Searched], column: Column) -> list[float]:
     """What a row's mean and spread are of: each search's mean over its trainings, or a single search's trainings."""
     each = [figures for figures in map(column.figures, runs) if figures]
-    return each[0] if len(each) == 1 else [statistics.fmean(figures) for figures in each]
+    return each[0] if len(runs) == len(each) == 1 else [statistics.fmean(figures) for figures in each]
 
 
 def cells(searches: Sequence[Searched]) -> list[list[str]]:

@@ -28,7 +28,7 @@ CURVES = {
 """Headings and scales of the figures of an epoch's record."""
 NONE_HERE = "none of these searches has it"
 TITLE_WIDTH = 44
-"""Characters in a line of the title of λ's panel; a cell has twice the room."""
+"""Characters in a line of a panel's title."""
 SHOWN_AT_MOST = 12
 """Searches whose cells and λ are drawn; more would be too small to read."""
 
@@ -40,7 +40,7 @@ def draw_comparison(searches: Sequence[Searched], folder: Path) -> list[Path]:
     if with_rows:
         save_figure(curves_figure(with_rows), folder / "curves.png")
         made.append(folder / "curves.png")
-    cells = {title(run, 2 * TITLE_WIDTH): Genotype.from_dict(run.genotype) for run in searches[:SHOWN_AT_MOST]}
+    cells = {title(run): Genotype.from_dict(run.genotype) for run in searches[:SHOWN_AT_MOST]}
     save_figure(stacked_figure(cells), folder / "cells.png")
     made.append(folder / "cells.png")
     with_mixtures = [run for run in searches if mixtures_of(run) is not None][:SHOWN_AT_MOST]
@@ -68,15 +68,17 @@ def curves_figure(searches: Sequence[Searched]) -> Figure:
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.tick_params(labelsize=8)
         if not axes.lines:
+            axes.set_yticks([])
             axes.text(0.5, 0.5, NONE_HERE, transform=axes.transAxes, ha="center", va="center", fontsize=8, color=INK)
     named = {text: line for axes in figure.axes for line, text in zip(*axes.get_legend_handles_labels(), strict=True)}
-    figure.legend(named.values(), named, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
+    words = [textwrap.fill(text, 2 * TITLE_WIDTH) for text in named]
+    figure.legend(named.values(), words, loc="outside lower center", ncols=2, fontsize=8, frameon=False)
     return figure
 
 
-def title(run: Searched, width: int = TITLE_WIDTH) -> str:
-    """In lines of so many characters."""
-    return "\n".join(textwrap.wrap(f"{run.group}, seed {run.seed}", width))
+def title(run: Searched) -> str:
+    """In lines that a panel has room for."""
+    return "\n".join(textwrap.wrap(f"{run.group}, seed {run.seed}", TITLE_WIDTH))
 
 
 def mixtures_of(run: Searched) -> np.ndarray | None:

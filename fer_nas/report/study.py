@@ -71,6 +71,8 @@ def markdown(found: dict[str, Any]) -> str:
             gain = above(accuracies[row["name"]], accuracies[BASELINE]) if row["name"] != BASELINE else None
             cells.append("–" if gain is None else f"{100 * gain[0]:+.1f} ± {100 * gain[1]:.1f}")
         lines.append(f"| {row['name']} | {' | '.join(cells)} |")
+    last = "; in the last column the standard error of the difference of two means" if BASELINE in accuracies else ""
+    lines += ["", f"± is the standard deviation over seeds{last}."]
     if found["retrained"]:
         settings = list(dict.fromkeys(row["setting"] for row in found["retrained"]))
         lines += ["", f"| best genotype of | seed | {' | '.join(f'{s}, val / test %' for s in settings)} |"]

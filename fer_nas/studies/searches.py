@@ -12,7 +12,7 @@ import sys
 from bisect import bisect_left
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor, as_completed
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -46,6 +46,7 @@ class Study:
     scale: str
     data: str
     labels: str = "fer2013"
+    votes: str | None = None
     cifar10: str | None = None
     seeds: int = 3
     first_seed: int = 0
@@ -104,7 +105,7 @@ class Runner:
 
     def search(self, line: Line, seed: int) -> None:
         place, images = self.place(line, seed), self.study.cifar10 if line.on == "cifar10" else self.study.data
-        labels = () if line.on == "cifar10" else ("--labels", self.study.labels)
+        labels = () if line.on == "cifar10" else self.labels
         if not (place / "cells.png").exists():
             words = ["--data", str(images), *labels, *self.scale.search, *line.search]
             self.command("search", place, [*words, *self.common(seed)])
@@ -114,9 +115,14 @@ class Runner:
         if (place / "test.json").exists():
             return
         channels = self.channels(GenotypeFile.load(self.place(line, seed) / "genotype.json").genotype)
-        words = ["--data", self.study.data, "--labels", self.study.labels, *self.scale.train]
+        words = ["--data", self.study.data, *self.labels, *self.scale.train]
         words += ["--layers", str(self.scale.layers), "--channels", str(channels), "--no-recipe", *SETTINGS[setting]]
         self.command("train", place, [*words, *self.common(seed)], [str(self.place(line, seed))])
+
+    @property
+    def labels(self) -> Options:
+        votes = () if self.study.votes is None else ("--votes", self.study.votes)
+        return ("--labels", self.study.labels, *votes)
 
     def common(self, seed: int) -> Options:
         return ("--seed", str(seed), "--threads", str(self.study.threads), "--device", self.study.device)
@@ -156,11 +162,7 @@ class Runner:
         if code == SIGINT:
             raise Interrupted(2, STOPPED)
         if code:
-            why = (log.read_text(encoding="utf-8").strip().splitlines() or ["it said nothing"])[-1]
-            why = why.removeprefix("fer-nas: ")
-            raise FerNasError(
-                f"{verb} {place.name} ended with {code}: {why}; see {log}, and give the same command again"
-            )
+            raise FerNasError(f"{verb} {place.name} {ending(code, log)}; see {log}")
 
     def figures(self, line: Line, seed: int, setting: str = "as in the table") -> dict[str, Any]:
         found: dict[str, Any] = read_json(self.place(line, seed, setting) / "test.json", "test figures")
@@ -211,34 +213,61 @@ class Runner:
         return {name: found[name] for name in ("val_accuracy", "accuracy", "n")}
 
 
+def ending(code: int, log: Path) -> str:
+    """How a run ended, with its own words where it had time for some."""
+    if code < 0:
+        return f"was ended by signal {-code} (out of memory?); the same command goes on"
+    said = [line for line in log.read_text(encoding="utf-8", errors="replace").splitlines() if line.strip()]
+    why = f": {said[-1].strip().removeprefix('fer-nas: ')}" if said else ""
+    return f"ended with {code}{why}{'' if code == 2 else '; the same command goes on'}"
+
+
 def plain(name: str) -> str:
     """A name as part of a folder's."""
     return name.lower().replace("δ", "delta").replace(" ", "-")
 
 
-def check(study: Study, out: Path) -> None:
-    """InputError for what cannot be run, or a folder that holds another study."""
+def chosen(plan: str, names: Sequence[str]) -> list[str]:
+    """What --only names, in the plan's order and once each; Δ may be written out. InputError for other names."""
+    lines = {plain(line.name): line.name for line in PLANS[plan].lines}
+    found = {plain(name.strip()) for name in names if name.strip()}
+    unknown = [name.strip() for name in names if name.strip() and plain(name.strip()) not in lines]
+    if unknown or not found:
+        what = f"no line {unknown[0]!r}" if unknown else "no line without a name"
+        raise InputError(f"--only: the plan {plan} has {what}; choose from {', '.join(lines.values())}")
+    return [name for key, name in lines.items() if key in found]
+
+
+def check(study: Study, out: Path) -> Study:
+    """The study with its lines in the plan's order, and its plan.json in the folder.
+
+    InputError for what cannot be run, or a folder that holds another study.
+    """
     for value, table, option in ((study.plan, PLANS, "PLAN"), (study.scale, SCALES, "--scale")):
         if value not in table:
             raise InputError(f"{option} is {value!r}; choose from {', '.join(table)}")
-    names = [line.name for line in PLANS[study.plan].lines]
-    for name in study.only or ():
-        if name not in names:
-            raise InputError(f"--only: the plan {study.plan} has no line {name!r}; choose from {', '.join(names)}")
+    if study.only is not None:
+        study = replace(study, only=chosen(study.plan, study.only))
     reads = any(line.on == "cifar10" for line in PLANS[study.plan].only(study.only).lines)
     if reads and study.cifar10 is None:
         raise InputError(f"the plan {study.plan} searches on CIFAR-10 too; give it with --cifar10")
     if study.cifar10 is not None and not reads:
-        raise InputError(f"--cifar10: the plan {study.plan} does not search on it; leave it out")
-    for data, labels in ((study.data, study.labels), (study.cifar10 or study.data, "fer2013")):
-        require(override(DataConfig(), {"data": data, "labels": labels}))
-    choose_device(study.device)
+        raise InputError("--cifar10: no line that is run searches on it; leave it out")
+    if study.first_seed + study.seeds > 2**63:
+        raise InputError(f"--first-seed is {study.first_seed}; seeds end at 2^63 - 1")
     asked = asdict(study)
     kept = out / "plan.json"
     if kept.exists():
+        known = read_json(kept, "study")
         # An earlier version's file has no line for options that it did not know.
-        if asdict(Study(plan="", scale="", data="")) | read_json(kept, "study") != asked:
+        if not isinstance(known, dict) or asdict(Study(plan="", scale="", data="")) | known != asked:
             raise InputError(f"{out} holds a study with other options; give another --out, or the same options")
-    elif out.exists() and any(out.iterdir()):
+        return study  # what it needs beside is looked at by the runs that are left, which may be none
+    if out.exists() and any(out.iterdir()):
         raise InputError(f"{out} is not empty; give another --out")
+    require(override(DataConfig(), {"data": study.data, "labels": study.labels, "votes": study.votes}))
+    if study.cifar10 is not None and not Path(study.cifar10).exists():
+        raise InputError(f"--cifar10 {study.cifar10}: no such file or folder")
+    choose_device(study.device)
     write_json(kept, asked)
+    return study

@@ -93,10 +93,10 @@ def test_searches_of_other_settings_are_rows_of_their_own(runs: list[Path]) -> N
         read(runs)
 
 
-def test_rows_of_other_images_or_budgets_are_told_in_short_words(runs: list[Path]) -> None:
+def test_rows_of_other_images_or_budgets_are_told_in_short_words(runs: list[Path], tmp_path: Path) -> None:
     change(runs[0], data_data="/a/long/way/to/one.zip", data_limit=None, run_epochs=2)
     change(runs[1], data_data="/a/long/way/to/two.zip", data_limit=100, run_epochs=2)
-    names = ["soba, gdas of fer, data one.zip, no limit", "soba, gdas of fer, data two.zip, limit 100"]
+    names = ["soba, gdas of fer, data one.zip, limit not given", "soba, gdas of fer, data two.zip, limit 100"]
     assert list(groups(read(runs)))[:2] == names
     change(runs[1], data_data="/a/longer/way/to/one.zip", data_limit=None)
     names = [f"soba, gdas of fer, data /a/{way}/way/to/one.zip" for way in ("long", "longer")]
@@ -105,6 +105,14 @@ def test_rows_of_other_images_or_budgets_are_told_in_short_words(runs: list[Path
     change(runs[2], data_data="/a/long/way/to/one.zip", run_epochs=3, arch_max_skips=2)
     found = CliRunner().invoke(app, ["compare", *map(str, runs)])
     assert found.exit_code == 0 and found.stderr == "note: the rows' searches differ in run.epochs\n"
+    change(runs[0], arch_max_skips=None, response_response_batch=64)  # as an older version did not write it
+    change(runs[1], arch_max_skips=1, response_response_batch=128)
+    names = [
+        f"soba, gdas of fer, max_skips {skips}, response_batch {size}" for skips, size in (("not given", 64), (1, 128))
+    ]
+    older = search(tmp_path / "older", 2, 0.4, SEP)
+    change(older, data_data="/a/long/way/to/one.zip", run_epochs=2)
+    assert list(groups(read([*runs, older]))) == [*names, "random, gdas of fer", "soba, gdas of fer"]
 
 
 def test_what_is_not_finished_or_several(runs: list[Path], tmp_path: Path) -> None:
@@ -158,14 +166,14 @@ def test_every_search_counts_once(runs: list[Path], tmp_path: Path) -> None:
     searches = read([*runs, again])
     # errors 40 and 20, mean 30, of one search; 36 of the other: mean 33, deviation 4.24.
     assert cells(searches)[0][2] == "3" and cells(searches)[0][5] == "33.0 ± 4.2"
-    alone = read([runs[0], runs[3], again])
-    assert cells(alone)[0][5] == "30.0 ± 14.1"
+    assert cells(read([runs[0], runs[3], again]))[0][5] == "30.0 ± 14.1"  # over the trainings of one search
+    assert cells(read([*runs[:2], runs[3], again]))[0][5] == "30.0"  # of one of two searches
 
 
 def test_a_training_belongs_to_the_search_that_it_names(runs: list[Path], tmp_path: Path) -> None:
     same = search(tmp_path / "same", 2, 0.3, SKIP)
     for folder, seed in ((runs[0], 0), (same, 2), (runs[3], 2)):
-        found = {"genotype": genotype(SKIP), "seed": seed}
+        found = {"genotype": genotype(SKIP), "seed": seed, "version": str(folder)}
         (folder / "genotype.json").write_text(json.dumps(found))
     assert [len(search.trained) for search in read([runs[0], same, runs[3]])] == [0, 1]
     (runs[3] / "genotype.json").unlink()
