@@ -60,7 +60,7 @@ PLANS: dict[str, Plan] = {
             Line(name="GDAS", search=("--method", "darts-1st", "--space", "gdas")),
             Line(name="random", search=("--method", "random")),
         ),
-        retrained=("first order", "second order", "STN", "random"),
+        retrained=("first order", "second order", "STN", "Δ-STN", "random"),
     ),
     # The project's four networks: two searched on objects, two on the faces they then work on.
     "networks": Plan(
