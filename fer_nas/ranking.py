@@ -66,7 +66,6 @@ def rank(config: SearchConfig, seeds: Sequence[int], epochs: int, out: Path | No
     RunFolder.refuse_used(out)
     if METHODS[config.arch.method].make is not None:
         wanted_form(config)
-        plan(config)
     choose_device(config.run.device)
     require(config.data)
     folder = RunFolder.create(out, f"{config.arch.method}-seeds")

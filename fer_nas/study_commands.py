@@ -9,7 +9,6 @@ from typing import Annotated
 import typer
 from rich.console import Console
 
-from fer_nas.errors import InputError
 from fer_nas.options import guarded
 
 
@@ -26,7 +25,7 @@ def compare(
     Searches that differ in nothing but their seed are one row; a training counts for the search whose genotype it took.
     Trainings of one row are of one recipe; their channels may differ, where they bring networks to one size.
     """
-    from fer_nas.artifacts import write_text
+    from fer_nas.artifacts import RunFolder, write_text
     from fer_nas.report.comparison import comma_separated, markdown, read, rich_table, unlike, unlike_searches
 
     searches = read(runs)
@@ -34,8 +33,7 @@ def compare(
         if other:
             print(f"note: the rows' {what} differ in {', '.join(other)}", file=sys.stderr)
     if out is not None:
-        if (out / "config.json").exists():
-            raise InputError(f"{out} holds a run; choose another folder with --out")
+        RunFolder.refuse_run(out)
         write_text(out / "comparison.md", markdown(searches))  # first, so that a place that cannot be written is told
     console = Console()
     if not console.is_terminal:

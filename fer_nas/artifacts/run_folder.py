@@ -55,6 +55,12 @@ class RunFolder:
             why = f"no leave to write in {there}" if there.is_dir() else f"{there} is a file"
             raise InputError(f"cannot make the run folder {out or wanted}: {why}; choose another with --out")
 
+    @staticmethod
+    def refuse_run(out: Path) -> None:
+        """InputError for a run's folder, into which something else would be written."""
+        if (out / "config.json").exists():
+            raise InputError(f"{out} holds a run; choose another folder with --out")
+
     def discard_empty(self) -> None:
         """Take the folder away again where nothing is in it, as when the run could not start."""
         with contextlib.suppress(OSError):

@@ -13,10 +13,10 @@ from fer_nas.space.variants import find_space
 def wanted_form(config: SearchConfig) -> str:
     """auto, plain or fast, as --form and the method have it.
 
-    InputError for a method that learns nothing, and for --form fast, --recompute, several processes or --perturb
-    example with what cannot have it.
+    InputError for a method that learns nothing, for stages that cannot be, and for --form fast, --recompute, several
+    processes or --perturb example with what cannot have it.
     """
-    arch, wanted = config.arch, config.arch.form
+    arch, wanted, stages = config.arch, config.arch.form, plan(config)
     row = METHODS[arch.method]
     if row.make is None:
         raise InputError(f"{arch.method} learns nothing that could be measured or trained")
@@ -39,7 +39,7 @@ def wanted_form(config: SearchConfig) -> str:
                 "example, which the fast form cannot; use --form plain"
             )
         return "plain"
-    if any(one.skip_dropout for one in plan(config)) and wanted == "fast":
+    if any(one.skip_dropout for one in stages) and wanted == "fast":
         raise InputError(
             "--form fast: it has no dropout of skip connections, which p-darts has; use --form plain, or give "
             "--skip-dropout a zero for each stage"

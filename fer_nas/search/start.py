@@ -18,7 +18,6 @@ from fer_nas.search.form import wanted_form
 from fer_nas.search.found import draw
 from fer_nas.search.methods import METHODS
 from fer_nas.search.run import Search
-from fer_nas.search.stages import plan
 from fer_nas.settings import from_dict, to_dict
 
 
@@ -27,7 +26,6 @@ def search(config: SearchConfig, out: Path | None, console: Console) -> RunFolde
     learns = METHODS[config.arch.method].make is not None
     if learns:
         wanted_form(config)  # wrong settings are told before the images are read
-        plan(config)
     dataset = prepare(config.run, config.data, out, console)
     if learns:
         config = with_threads("search", config, dataset, console)

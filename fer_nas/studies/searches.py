@@ -26,6 +26,7 @@ from fer_nas.errors import FerNasError, InputError
 from fer_nas.report.study import draw_study, markdown
 from fer_nas.runtime import Interrupted, choose_device
 from fer_nas.settings import override
+from fer_nas.space.decode import count_skips
 from fer_nas.space.network import Network
 from fer_nas.studies.plans import PLANS, SCALES, SETTINGS, Line, Options
 
@@ -185,7 +186,7 @@ class Runner:
                         "seed": seed,
                         "supernet_val_accuracy": last.get("val_accuracy"),
                         **{name: last.get(name) for name in ("arch_entropy", "response_ratio", "response_cosine")},
-                        "skips_normal": sum(operation == "skip_connect" for operation, _ in found.normal),
+                        "skips_normal": count_skips(found.normal),
                         "genotype": found.to_dict(),
                         "search_seconds": sum(row["seconds"] for row in epochs),
                         "peak_memory_mib": max((row["peak_memory_mib"] for row in epochs), default=None),

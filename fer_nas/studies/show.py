@@ -11,8 +11,7 @@ import torch
 from rich.console import Console
 from rich.table import Table
 
-from fer_nas.artifacts import write_json
-from fer_nas.errors import InputError
+from fer_nas.artifacts import RunFolder, write_json
 from fer_nas.progress import say
 from fer_nas.report.toy import draw_robustness, draw_trajectories
 from fer_nas.studies import closed_form
@@ -22,8 +21,7 @@ from fer_nas.studies.toy import CONTENDERS, findings, study
 def toy(out: Path | None, as_json: bool, note: Callable[[str], None]) -> None:
     """Run the study, write toy.json and its pictures into `out` where it is given, print the table or all as JSON."""
     if out is not None:
-        if (out / "config.json").exists():
-            raise InputError(f"{out} holds a run; choose another folder with --out")
+        RunFolder.refuse_run(out)
         write_json(out / "toy.json", {})  # a place that cannot be written is told before the work, not after it
     threads = torch.get_num_threads()
     torch.set_num_threads(1)
